@@ -1,0 +1,1 @@
+"""LeadML: features, models and predictions for insurance lead generation."""

@@ -1,0 +1,179 @@
+"""Every setting of LeadML, typed, in one place.
+
+A setting comes, in this order of precedence, from the environment (`LEADML_<NAME>`), from
+`leadml.toml` in the home folder, or from the default below. Secrets are `SecretStr`: printing a
+`Settings` never shows them.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from leadml_pipelines.times import parse_duration
+
+SETTINGS_FILE = "leadml.toml"
+
+
+class ModelOverrides(BaseModel):
+    """What a deployment changes in a model: `[models.<name>]` in leadml.toml."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    horizon: timedelta | None = Field(None, description="how far the label looks ahead, as in 30d")
+    every: timedelta | None = Field(None, description="spacing of the calendar cut-off times")
+    ages: tuple[timedelta, ...] | None = Field(
+        None, description="ages after creation at which a lead is also scored, as in 24h"
+    )
+    test_share: float | None = Field(None, gt=0, lt=1, description="newest share kept for testing")
+
+    @field_validator("horizon", "every", mode="before")
+    @classmethod
+    def _one_duration(cls, value: Any) -> Any:
+        return parse_duration(value) if isinstance(value, str) else value
+
+    @field_validator("ages", mode="before")
+    @classmethod
+    def _durations(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return tuple(parse_duration(v) if isinstance(v, str) else v for v in value)
+        return value
+
+
+class Settings(BaseSettings):
+    """All settings. The descriptions below become the table in `docs/settings.md`."""
+
+    model_config = SettingsConfigDict(env_prefix="LEADML_", extra="forbid", frozen=True)
+
+    home: Path = Field(Path(".leadml"), description="folder of everything LeadML writes on disk")
+
+    postgres_url: SecretStr | None = Field(
+        None, description="PostgreSQL, `postgresql://user:password@host:port/database`"
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="Redis, `redis://:password@host:port/0` or `rediss://...`"
+    )
+    neo4j_uri: str | None = Field(
+        None, description="Bolt graph, `bolt://host:port` or `neo4j+s://...`"
+    )
+    neo4j_user: str = Field("neo4j", description="user of the graph")
+    neo4j_password: SecretStr | None = Field(None, description="password of the graph")
+    neo4j_database: str = Field("neo4j", description="database of the graph")
+
+    crm_schema: str = Field(
+        "crm", pattern=r"^[a-z_][a-z0-9_]*$", description="schema of the source tables or views"
+    )
+    clock: Literal["now", "data"] = Field(
+        "now",
+        description="`now`: features are as of the present; `data`: as of the newest row, "
+        "for a historical data set",
+    )
+    models: dict[str, ModelOverrides] = Field(
+        default_factory=dict, description="changes to the models' declarations, by model name"
+    )
+
+    online_ttl_seconds: int = Field(3600, ge=1, description="how long an online value lives")
+    duckdb_memory_limit: str = Field("4GB", description="memory DuckDB may take before it spills")
+    duckdb_threads: int | None = Field(
+        None, ge=1, description="threads of DuckDB; all cores if unset"
+    )
+    training_threads: int | None = Field(
+        None, ge=1, description="threads of training; all if unset"
+    )
+    seed: int = Field(7, description="seed of everything random in training")
+
+    http_host: str = Field("127.0.0.1", description="address the HTTP app listens on")
+    http_port: int = Field(
+        8000, ge=0, le=65535, description="port of the HTTP app; 0 picks a free one"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least important log line that is written"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over the environment, which wins over the home folder's file."""
+        given = init_settings().get("home")
+        home = Path(given or os.environ.get("LEADML_HOME") or cls.model_fields["home"].default)
+        file = TomlConfigSettingsSource(settings_cls, toml_file=home / SETTINGS_FILE)
+        return init_settings, env_settings, file
+
+    @cached_property
+    def root(self) -> Path:
+        """The home folder as an absolute path."""
+        return self.home.absolute()
+
+    @property
+    def extracts(self) -> Path:
+        """Folder of the bulk extracts of the source tables (Parquet)."""
+        return self.root / "extracts"
+
+    @property
+    def training_sets(self) -> Path:
+        """Folder of the finished training sets (Parquet)."""
+        return self.root / "training_sets"
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of the trained models' files."""
+        return self.root / "artifacts"
+
+    def require_postgres(self) -> str:
+        """The PostgreSQL URL, in the clear, for a driver.
+
+        Raises:
+            MissingSettingError: it is not set.
+        """
+        return self._secret("postgres_url")
+
+    def require_redis(self) -> str:
+        """The Redis URL, in the clear, for a driver.
+
+        Raises:
+            MissingSettingError: it is not set.
+        """
+        return self._secret("redis_url")
+
+    def require_neo4j(self) -> tuple[str, str, str, str]:
+        """URI, user, password and database of the graph.
+
+        Raises:
+            MissingSettingError: URI or password is not set.
+        """
+        if self.neo4j_uri is None:
+            raise MissingSettingError("neo4j_uri")
+        return self.neo4j_uri, self.neo4j_user, self._secret("neo4j_password"), self.neo4j_database
+
+    def _secret(self, name: str) -> str:
+        value = getattr(self, name)
+        if value is None:
+            raise MissingSettingError(name)
+        return str(value.get_secret_value())
+
+
+class MissingSettingError(RuntimeError):
+    """A setting that this command needs has no value."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"LEADML_{name.upper()} is not set; set it, or start the embedded services with "
+            '`leadml up` and run `eval "$(leadml env)"`'
+        )
