@@ -21,6 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from leadml_pipelines.errors import UserError
 from leadml_pipelines.times import parse_duration
 
 SETTINGS_FILE = "leadml.toml"
@@ -97,6 +98,11 @@ class Settings(BaseSettings):
     http_port: int = Field(
         8000, ge=0, le=65535, description="port of the HTTP app; 0 picks a free one"
     )
+    api_keys_sha256: str = Field(
+        "",
+        description="SHA-256 (hex) of each key that may call the HTTP app, separated by commas; "
+        "needed to listen on anything but loopback",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least important log line that is written"
     )
@@ -169,7 +175,7 @@ class Settings(BaseSettings):
         return str(value.get_secret_value())
 
 
-class MissingSettingError(RuntimeError):
+class MissingSettingError(UserError):
     """A setting that this command needs has no value."""
 
     def __init__(self, name: str) -> None:
@@ -177,3 +183,14 @@ class MissingSettingError(RuntimeError):
             f"LEADML_{name.upper()} is not set; set it, or start the embedded services with "
             '`leadml up` and run `eval "$(leadml env)"`'
         )
+
+
+def settings_table() -> str:
+    """All settings as a Markdown table, for `docs/settings.md`."""
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        shown = "" if default is None or default in ("", {}) else f"`{default}`"
+        meaning = (field.description or "").replace("|", "\\|")
+        lines.append(f"| `LEADML_{name.upper()}` | {shown} | {meaning} |")
+    return "\n".join(lines)

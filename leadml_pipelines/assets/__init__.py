@@ -1,0 +1,1 @@
+"""What is materialized, a module per group of the asset graph."""

@@ -1,0 +1,59 @@
+"""The relationship graph in step with the tables, and what it says about every lead and agent."""
+
+import dagster as dg
+
+from leadml_pipelines.assets.metadata import rows
+from leadml_pipelines.resources.connections import (
+    GraphResource,
+    PostgresResource,
+    SettingsResource,
+)
+
+GRAPH_TABLES = ("leads", "agents", "assignments", "referrals")
+
+
+@dg.asset(group_name="graph", kinds={"neo4j"}, deps=GRAPH_TABLES, pool="neo4j")
+def relationship_graph(
+    postgres: PostgresResource, graph: GraphResource, settings: SettingsResource
+) -> dg.MaterializeResult:
+    """Leads, agents, campaigns and households, and who belongs to whom since when."""
+    from leadml_pipelines.graph.sync import sync_graph
+    from leadml_pipelines.sources.extract import latest_extract
+
+    extract = latest_extract(settings.load().extracts)
+    report = sync_graph(
+        graph.login(), postgres.url, {name: extract.table(name) for name in GRAPH_TABLES}
+    )
+    return dg.MaterializeResult(
+        metadata=rows(
+            report.nodes + report.edges,
+            nodes=report.nodes,
+            edges=report.edges,
+            changed=report.changed,
+            seconds=report.seconds,
+        )
+    )
+
+
+@dg.asset(group_name="graph", kinds={"neo4j", "postgres"}, deps=[relationship_graph], pool="neo4j")
+def graph_metrics(
+    context: dg.AssetExecutionContext,
+    postgres: PostgresResource,
+    graph: GraphResource,
+    settings: SettingsResource,
+) -> dg.MaterializeResult:
+    """Degree, PageRank and community of every lead and agent, as of each week and as of now."""
+    from leadml_pipelines.graph.history import export_graph_metrics, update_graph_metrics
+    from leadml_pipelines.graph.queries import read_graph
+    from leadml_pipelines.sources.extract import latest_extract
+
+    config = settings.load()
+    extract = latest_extract(config.extracts)
+    update = update_graph_metrics(
+        postgres.url, read_graph(graph.login()), extract.as_of, seed=config.seed
+    )
+    total = export_graph_metrics(postgres.url, extract.table("graph_metrics"))
+    context.log.info("computed %d moments", len(update.moments))
+    return dg.MaterializeResult(
+        metadata=rows(total, as_of=extract.as_of, moments_computed=len(update.moments))
+    )

@@ -1,0 +1,158 @@
+"""For each declared model: its training set, its newest candidate, and its champion."""
+
+import dagster as dg
+
+from leadml_pipelines.assets.metadata import markdown_table, plain, rows
+from leadml_pipelines.features.catalogue import catalogue
+from leadml_pipelines.learning.specs import SPECS
+from leadml_pipelines.resources.connections import (
+    PostgresResource,
+    SettingsResource,
+    registry,
+)
+from leadml_pipelines.sources.contract import TABLES
+
+
+def training_set_asset(name: str) -> dg.AssetsDefinition:
+    """The asset that builds a model's training set from the newest extract."""
+
+    @dg.asset(
+        name=f"{name}_training_set",
+        description=f"Point-in-time features and known labels for {name}.",
+        group_name="training",
+        kinds={"duckdb", "parquet"},
+        deps=[*TABLES, "graph_metrics"],
+        pool="duckdb",
+    )
+    def asset(
+        context: dg.AssetExecutionContext, settings: SettingsResource
+    ) -> dg.MaterializeResult:
+        from leadml_pipelines.features.bulk import bulk_engine
+        from leadml_pipelines.learning.specs import specs
+        from leadml_pipelines.learning.training_set import build_training_set, save_training_set
+        from leadml_pipelines.sources.extract import latest_extract
+
+        config = settings.load()
+        spec = specs(config)[name]
+        extract = latest_extract(config.extracts)
+        with bulk_engine(extract, config) as engine:
+            built = build_training_set(spec, engine, catalogue(), extract)
+        saved = save_training_set(built, config.training_sets)
+        context.log.info("%d rows, %d labels not known yet", saved.rows, saved.unknown_labels)
+        return dg.MaterializeResult(
+            metadata=rows(
+                saved.rows,
+                hash=saved.hash,
+                extract=extract.extract_id,
+                unknown_labels=saved.unknown_labels,
+                positives=saved.positives,
+            )
+        )
+
+    return asset
+
+
+def model_asset(name: str) -> dg.AssetsDefinition:
+    """The asset that trains a candidate, tests it on the newest data and registers it."""
+
+    @dg.asset(
+        name=f"{name}_model",
+        description=SPECS[name].description,
+        group_name="models",
+        kinds={"xgboost", "postgres"},
+        deps=[f"{name}_training_set"],
+        pool="training",
+        check_specs=[
+            dg.AssetCheckSpec(
+                "passes_gate",
+                asset=f"{name}_model",
+                description="better than its floor and than the heuristic it replaces",
+            )
+        ],
+    )
+    def asset(
+        context: dg.AssetExecutionContext, postgres: PostgresResource, settings: SettingsResource
+    ) -> dg.MaterializeResult:
+        from leadml_pipelines.learning.specs import specs
+        from leadml_pipelines.learning.train import train
+        from leadml_pipelines.learning.training_set import latest_training_set
+
+        config = settings.load()
+        spec = specs(config)[name]
+        training_set = latest_training_set(config.training_sets, name)
+        trained = train(
+            spec,
+            training_set,
+            seed=config.seed,
+            threads=config.training_threads,
+            progress=lambda done, total, text: context.log.info("%d/%d %s", done, total, text),
+        )
+        record = registry(postgres, settings).register(trained)
+        return dg.MaterializeResult(
+            metadata={
+                **plain(
+                    {
+                        "model_id": record.model_id,
+                        "seconds": record.seconds,
+                        "gate": list(record.gate_reasons),
+                    }
+                ),
+                "test": markdown_table(
+                    ["metric", name, "heuristic"],
+                    [
+                        [metric, value, record.baseline.get(metric, "")]
+                        for metric, value in record.metrics.items()
+                        if isinstance(value, int | float)
+                    ],
+                ),
+            },
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name="passes_gate",
+                    passed=record.passed_gate,
+                    severity=dg.AssetCheckSeverity.WARN,
+                    metadata=plain({"reasons": list(record.gate_reasons)}),
+                )
+            ],
+        )
+
+    return asset
+
+
+def champion_asset(name: str) -> dg.AssetsDefinition:
+    """The asset that promotes the newest candidate if it passed its gate."""
+
+    @dg.asset(
+        name=f"{name}_champion",
+        description=f"The {name} model in production.",
+        group_name="models",
+        kinds={"postgres"},
+        deps=[f"{name}_model"],
+    )
+    def asset(postgres: PostgresResource, settings: SettingsResource) -> dg.MaterializeResult:
+        models = registry(postgres, settings)
+        candidate = models.newest(name)
+        if candidate.passed_gate:
+            models.promote(candidate.model_id, by="dagster")
+        champion = models.champion(name)
+        if champion is None:
+            raise dg.Failure(
+                f"{candidate.model_id} did not pass its gate ({'; '.join(candidate.gate_reasons)}) "
+                f"and there is no earlier {name} model to keep"
+            )
+        return dg.MaterializeResult(
+            metadata=plain(
+                {
+                    "model_id": champion.model_id,
+                    "promoted": champion.model_id == candidate.model_id,
+                    "reasons": list(candidate.gate_reasons),
+                }
+            )
+        )
+
+    return asset
+
+
+training_set_assets = [training_set_asset(name) for name in SPECS]
+model_assets = [model_asset(name) for name in SPECS]
+champion_assets = [champion_asset(name) for name in SPECS]

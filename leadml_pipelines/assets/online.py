@@ -1,0 +1,60 @@
+"""What services read: the checked snapshot and the champions' pointers, in Redis."""
+
+import dagster as dg
+
+from leadml_pipelines.assets.features import ENTITY, feature_snapshot
+from leadml_pipelines.assets.metadata import plain, rows
+from leadml_pipelines.assets.models import champion_assets
+from leadml_pipelines.features.catalogue import catalogue
+from leadml_pipelines.learning.specs import SPECS
+from leadml_pipelines.resources.connections import (
+    PostgresResource,
+    RedisResource,
+    SettingsResource,
+    registry,
+)
+
+_RETRY = dg.RetryPolicy(max_retries=3, delay=1, backoff=dg.Backoff.EXPONENTIAL)
+
+
+@dg.asset(
+    group_name="online", kinds={"redis"}, deps=[feature_snapshot], pool="redis", retry_policy=_RETRY
+)
+def online_features(postgres: PostgresResource, redis: RedisResource) -> dg.MaterializeResult:
+    """The newest checked snapshot, one packed value per lead."""
+    from leadml_pipelines.features.snapshots import read_latest
+    from leadml_pipelines.online.publish import publish_snapshot
+
+    snapshot = read_latest(postgres.url, ENTITY)
+    published = publish_snapshot(
+        redis.store(), ENTITY, catalogue().features(ENTITY), snapshot.frame, snapshot.as_of
+    )
+    return dg.MaterializeResult(
+        metadata=rows(
+            published.written,
+            as_of=snapshot.as_of,
+            kept_newer=published.kept_newer,
+            held_back=published.held_back,
+            seconds=published.seconds,
+        )
+    )
+
+
+@dg.asset(
+    group_name="online", kinds={"redis"}, deps=champion_assets, pool="redis", retry_policy=_RETRY
+)
+def online_models(
+    postgres: PostgresResource, redis: RedisResource, settings: SettingsResource
+) -> dg.MaterializeResult:
+    """Pointers to the champions, with a message to every serving process."""
+    from leadml_pipelines.online.publish import publish_model
+
+    models = registry(postgres, settings)
+    store = redis.store()
+    published = {}
+    for name in SPECS:
+        champion = models.champion(name)
+        if champion is not None:
+            publish_model(store, champion)
+            published[name] = champion.model_id
+    return dg.MaterializeResult(metadata=plain(published))

@@ -1,0 +1,45 @@
+"""Jobs, named by purpose. All run their steps in one process: the steps are short or one is long."""
+
+import dagster as dg
+
+nightly_features = dg.define_asset_job(
+    "nightly_features",
+    selection=dg.AssetSelection.groups("sources", "graph", "features"),
+    description="Extract, graph, all views, and the check that lets a snapshot be published.",
+    executor_def=dg.in_process_executor,
+    tags={"leadml/exclusive": "features"},
+)
+
+nightly_training = dg.define_asset_job(
+    "nightly_training",
+    selection=dg.AssetSelection.groups("training", "models"),
+    description="Training sets, candidates, and the promotion of those that pass their gate.",
+    executor_def=dg.in_process_executor,
+    tags={"leadml/exclusive": "training"},
+)
+
+publish_features = dg.define_asset_job(
+    "publish_features",
+    selection=dg.AssetSelection.assets("online_features"),
+    description="Push the newest checked snapshot to Redis.",
+    executor_def=dg.in_process_executor,
+    tags={"leadml/exclusive": "publish_features"},
+)
+
+publish_models = dg.define_asset_job(
+    "publish_models",
+    selection=dg.AssetSelection.assets("online_models"),
+    description="Push the champions' pointers to Redis.",
+    executor_def=dg.in_process_executor,
+    tags={"leadml/exclusive": "publish_models"},
+)
+
+everything = dg.define_asset_job(
+    "everything",
+    selection=dg.AssetSelection.all(),
+    description="The whole asset graph, from the source tables to Redis, in one run.",
+    executor_def=dg.in_process_executor,
+    tags={"leadml/exclusive": "everything"},
+)
+
+JOBS = [everything, nightly_features, nightly_training, publish_features, publish_models]

@@ -1,0 +1,180 @@
+"""The command line. Every command is thin: it reads options, calls a room, prints."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from leadml_pipelines.deployment import Deployment, signals_interrupt
+from leadml_pipelines.errors import UserError
+
+app = typer.Typer(
+    name="leadml",
+    help="Features, models and millisecond predictions for insurance lead generation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+quarantine = typer.Typer(help="Rows that broke the contract: see them, replay them after a fix.")
+app.add_typer(quarantine, name="quarantine")
+
+Home = Annotated[
+    Path,
+    typer.Option("--home", envvar="LEADML_HOME", help="Folder of everything written on disk."),
+]
+DEFAULT_HOME = Path(".leadml")
+
+
+def main() -> None:
+    """Entry point: a known error becomes a sentence and exit code 1, Ctrl-C becomes 130."""
+    errors = Console(stderr=True)
+    try:
+        with signals_interrupt():
+            app(standalone_mode=False)
+    except KeyboardInterrupt:
+        errors.print("\ninterrupted; everything that this command started has been stopped")
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except UserError as error:
+        errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+@app.command()
+def demo(
+    home: Home = DEFAULT_HOME,
+    leads: Annotated[int, typer.Option(min=100, help="Leads of the synthetic funnel.")] = 5_000,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic funnel.")] = 7,
+    mapping: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Mapping of real data.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of real data.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the summary to this file.")
+    ] = None,
+) -> None:
+    """Do the main job: raw leads to predictions that a service can read."""
+    from leadml_pipelines.demo.dataset import Dataset, Files, Synthetic
+    from leadml_pipelines.demo.report import print_summary
+    from leadml_pipelines.demo.run import run_demo
+
+    if (mapping is None) != (data is None):
+        raise typer.BadParameter("--mapping and --data are given together, or neither is")
+    dataset: Dataset = Synthetic(leads, seed)
+    if mapping is not None and data is not None:
+        dataset = Files(str(mapping.absolute()), str(data.absolute()))
+    console = _terminal()
+    with Deployment(home) as deployment:
+        with console.status("Starting PostgreSQL, Redis and the graph"):
+            deployment.start_services()
+        summary = run_demo(deployment, dataset, console)
+        print_summary(summary, console)
+        if json_file is not None:
+            summary.write(json_file)
+        if keep:
+            deployment.keep()
+            _print_status(deployment, console)
+
+
+@app.command()
+def up(
+    home: Home = DEFAULT_HOME,
+    port: Annotated[
+        int | None, typer.Option(help="Port of the HTTP app; a free one if not given.")
+    ] = None,
+    dagster_port: Annotated[
+        int | None, typer.Option(help="Port of Dagster's UI; a free one if not given.")
+    ] = None,
+) -> None:
+    """Start the services, Dagster and the HTTP app, wired to each other."""
+    console = _terminal()
+    with Deployment(home) as deployment:
+        with console.status("Starting PostgreSQL, Redis and the graph"):
+            deployment.start_services()
+        with console.status("Starting Dagster"):
+            deployment.start_dagster(dagster_port)
+        with console.status("Starting the HTTP app"):
+            deployment.start_http(port)
+        deployment.keep()
+        _print_status(deployment, console)
+
+
+@app.command()
+def down(home: Home = DEFAULT_HOME) -> None:
+    """Stop exactly what `up` (or `demo --keep`) started in this home."""
+    stopped = Deployment(home).stack.stop_all()
+    _terminal().print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+@app.command()
+def status(home: Home = DEFAULT_HOME) -> None:
+    """Tell what runs, where, since when."""
+    _print_status(Deployment(home), _terminal())
+
+
+@app.command()
+def env(home: Home = DEFAULT_HOME) -> None:
+    """Print export lines, so that `dagster` and `dg` work in the same shell.
+
+    Use it as: eval "$(leadml env)"
+    """
+    for name, value in sorted(Deployment(home).environment().items()):
+        sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
+
+
+@app.command("import")
+def import_data(
+    mapping: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Mapping (TOML).")],
+    data: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of the files.")],
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Bring CSV and Parquet files into the source tables."""
+    from leadml_pipelines.demo.bars import bar, bars
+    from leadml_pipelines.sources.importer import import_files
+
+    console = _terminal()
+    with Deployment(home) as deployment:
+        deployment.start_services(only=("postgres",))
+        with bars(console) as progress, bar(progress, "Importing") as tell:
+            report = import_files(os.environ["LEADML_POSTGRES_URL"], mapping, data, progress=tell)
+    table = Table("table", "new", "unchanged", "quarantined", title="Imported")
+    for name, admitted in report.tables.items():
+        table.add_row(
+            name,
+            f"{admitted.accepted:,}",
+            f"{admitted.unchanged:,}",
+            f"{sum(admitted.quarantined.values()):,}",
+        )
+    console.print(table)
+
+
+def _print_status(deployment: Deployment, console: Console) -> None:
+    table = Table("name", "state", "address", "pid", "since")
+    for service in deployment.stack.status():
+        table.add_row(
+            service.name,
+            service.state,
+            service.address,
+            "" if service.pid is None else str(service.pid),
+            "" if service.since is None else f"{service.since:%Y-%m-%d %H:%M:%S} UTC",
+        )
+    console.print(table)
+
+
+def _terminal() -> Console:
+    # Dagster redirects file descriptor 1 while a step runs; a copy keeps the bars on the terminal.
+    return Console(file=os.fdopen(os.dup(1), "w", encoding="utf-8"))

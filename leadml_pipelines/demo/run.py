@@ -1,0 +1,146 @@
+"""The demonstration, from an empty folder to answers over HTTP, step by step."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from leadml_pipelines.demo.bars import bar, bars
+from leadml_pipelines.demo.client import ask
+from leadml_pipelines.demo.dataset import Dataset, Files, claim
+from leadml_pipelines.demo.materialize import materialize_everything
+from leadml_pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from leadml_pipelines.deployment import Deployment
+
+LEADS_TO_ASK = 100
+
+
+@dataclass
+class Summary:
+    """What the demonstration did; `--json` writes it.
+
+    Attributes:
+        rows: rows by source table, and `quarantine`.
+        features: features by view.
+        models: by name: model_id, metrics on the newest data, the same of the heuristic that it
+            replaces (baseline), and the seconds its training took.
+        published: keys in Redis: features (one per lead) and models.
+        latency_ms: request kind to p50 and p95.
+        seconds: wall time by step, and in all.
+    """
+
+    rows: dict[str, int] = field(default_factory=dict)
+    features: dict[str, int] = field(default_factory=dict)
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    published: dict[str, int] = field(default_factory=dict)
+    latency_ms: dict[str, dict[str, float]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Write the summary as JSON, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+
+
+def run_demo(deployment: Deployment, dataset: Dataset, console: Console) -> Summary:
+    """Do the main job in a deployment whose services run, and say what was done.
+
+    Args:
+        deployment: running services; its environment is already that of this process.
+        dataset: what to load.
+        console: where the progress bars go.
+    """
+    summary = Summary()
+    with bars(console) as progress:
+        with _step(summary, "load"):
+            _load(dataset, progress)
+        with _step(summary, "materialize"), bar(progress, "Materializing assets") as report:
+            materialize_everything(report)
+        with _step(summary, "serve"), bar(progress, "Starting the HTTP app"):
+            address = deployment.start_http()
+        with _step(summary, "ask"), bar(progress, "Asking over HTTP"):
+            summary.latency_ms = ask(address, leads_to_score()).latency_ms
+    _collect(summary)
+    summary.seconds["total"] = round(sum(summary.seconds.values()), 1)
+    return summary
+
+
+@contextmanager
+def _step(summary: Summary, name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    summary.seconds[name] = round(time.perf_counter() - start, 1)
+
+
+def _load(dataset: Dataset, progress: Progress) -> None:
+    settings = Settings()
+    url = settings.require_postgres()
+    claimed = claim(url, dataset)
+    if isinstance(claimed, Files):
+        claimed.write_settings(settings.root)
+    with bar(progress, "Loading data") as report:
+        claimed.load(url, report)
+
+
+def leads_to_score() -> dict[str, list[str]]:
+    """For each model some leads that it scores, from the newest checked snapshot.
+
+    Raises:
+        RuntimeError: no lead is in a model's population.
+    """
+    from leadml_pipelines.features.snapshots import read_latest
+    from leadml_pipelines.learning.specs import specs
+
+    settings = Settings()
+    frame = read_latest(settings.require_postgres(), "lead").frame
+    chosen = {}
+    for name, spec in specs(settings).items():
+        inside = frame.loc[spec.in_population(frame), "entity_id"]
+        if inside.empty:
+            raise RuntimeError(f"no lead of the newest snapshot is in the population of {name}")
+        chosen[name] = inside.head(LEADS_TO_ASK).tolist()
+    return chosen
+
+
+def _collect(summary: Summary) -> None:
+    from leadml_pipelines.features.catalogue import catalogue
+    from leadml_pipelines.learning.registry import Registry
+    from leadml_pipelines.learning.specs import SPECS
+    from leadml_pipelines.online.store import OnlineStore
+    from leadml_pipelines.sources.extract import latest_extract
+    from leadml_pipelines.sources.quarantine import count_by_reason
+
+    settings = Settings()
+    url = settings.require_postgres()
+    summary.rows = dict(latest_extract(settings.extracts).rows)
+    summary.rows["quarantine"] = sum(
+        sum(reasons.values()) for reasons in count_by_reason(url).values()
+    )
+    summary.features = {view.name: len(view.features) for view in catalogue().views("lead")}
+    registry = Registry(url, settings.artifacts)
+    store = OnlineStore(settings.require_redis(), ttl_seconds=settings.online_ttl_seconds)
+    for name in SPECS:
+        record = registry.newest(name)
+        summary.models[name] = {
+            "model_id": record.model_id,
+            "metrics": dict(record.metrics),
+            "baseline": dict(record.baseline),
+            "seconds": record.seconds,
+        }
+    summary.published = {
+        "features": store.count("lead"),
+        "models": sum(store.model_pointer(name, "champion") is not None for name in SPECS),
+    }
