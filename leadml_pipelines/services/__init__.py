@@ -1,0 +1,1 @@
+"""Embedded PostgreSQL, Redis and Bolt graph: real servers for a laptop and for the tests."""

@@ -1,0 +1,198 @@
+"""Real services for the tests, each started when the first test asks for it, once per session.
+
+A service that the environment names is used instead of an embedded one. Its Redis database and
+its graph are emptied by the tests, so both must be empty to begin with. A service that can't be
+started is an error of every test that needs it, never a skip.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from leadml_pipelines.postgres import migrate
+from leadml_pipelines.services.external import external_settings
+from leadml_pipelines.services.home import Home
+from leadml_pipelines.services.stack import ServiceStack
+
+_DELETE_BATCH = 5_000
+
+
+class SessionServices:
+    """The settings of each service, which is started when they are first asked for."""
+
+    def __init__(self, home: Path, at_end: ExitStack) -> None:
+        self._home = home
+        self._at_end = at_end
+        self._external = external_settings(Home(home))
+        self._known: dict[str, dict[str, str]] = {}
+
+    def settings(self, name: str) -> dict[str, str]:
+        """The `LEADML_...` variables of the service `postgres`, `redis` or `graph`."""
+        if name not in self._known:
+            self._known[name] = self._external.get(name) or self._start(name)
+        return self._known[name]
+
+    def is_external(self, name: str) -> bool:
+        return name in self._external
+
+    def _start(self, name: str) -> dict[str, str]:
+        stack = ServiceStack(self._home, [name])
+        stack.start()
+        self._at_end.callback(stack.stop)
+        return stack.environment()
+
+
+@pytest.fixture(scope="session")
+def session_services() -> Iterator[SessionServices]:
+    """The services of this test session; nothing runs until one is asked for."""
+    with (
+        _ended_by_sigterm(),
+        tempfile.TemporaryDirectory(prefix="leadml-") as folder,
+        ExitStack() as at_end,
+    ):
+        at_end.callback(ServiceStack(Path(folder)).remove)
+        yield SessionServices(Path(folder), at_end)
+
+
+@pytest.fixture(scope="session")
+def _postgres_server(session_services: SessionServices) -> str:
+    return session_services.settings("postgres")["LEADML_POSTGRES_URL"]
+
+
+@pytest.fixture(scope="session")
+def _postgres_template(_postgres_server: str) -> Iterator[str]:
+    with _database(_postgres_server, "leadml_template") as name:
+        # A database that is copied must have no connections: this one is closed again.
+        migrate(_url(_postgres_server, name))
+        yield name
+
+
+@pytest.fixture(scope="module")
+def postgres_url(_postgres_server: str, _postgres_template: str) -> Iterator[str]:
+    """URL of a fresh, migrated database of this test module."""
+    with _database(_postgres_server, "leadml_test", _postgres_template) as name:
+        yield _url(_postgres_server, name)
+
+
+@pytest.fixture(scope="session")
+def _redis_server(session_services: SessionServices) -> str:
+    import redis
+
+    url = session_services.settings("redis")["LEADML_REDIS_URL"]
+    if session_services.is_external("redis"):
+        with redis.Redis.from_url(url) as client:
+            keys = client.dbsize()
+        if keys:
+            raise RuntimeError(
+                f"LEADML_REDIS_URL names a database with {keys} keys, and the tests would delete "
+                "them; name an empty one, as in redis://host:port/9"
+            )
+    return url
+
+
+@pytest.fixture
+def redis_url(_redis_server: str) -> Iterator[str]:
+    """URL of an emptied Redis database."""
+    import redis
+
+    with redis.Redis.from_url(_redis_server) as client:
+        client.flushdb()
+    yield _redis_server
+    with redis.Redis.from_url(_redis_server) as client:
+        client.flushdb()
+
+
+@pytest.fixture(scope="session")
+def _graph_driver(session_services: SessionServices) -> Iterator[tuple[Any, dict[str, str]]]:
+    from neo4j import GraphDatabase
+
+    settings = session_services.settings("graph")
+    auth = (settings["LEADML_NEO4J_USER"], settings["LEADML_NEO4J_PASSWORD"])
+    with GraphDatabase.driver(settings["LEADML_NEO4J_URI"], auth=auth) as driver:
+        nodes = _count_nodes(driver, settings["LEADML_NEO4J_DATABASE"])
+        if nodes and session_services.is_external("graph"):
+            raise RuntimeError(
+                f"LEADML_NEO4J_URI names a graph with {nodes} nodes, and the tests would delete "
+                "them; name an empty one"
+            )
+        yield driver, settings
+
+
+@pytest.fixture
+def graph_settings(
+    _graph_driver: tuple[Any, dict[str, str]],
+) -> Iterator[tuple[str, str, str, str]]:
+    """URI, user, password and database of an emptied graph."""
+    driver, settings = _graph_driver
+    database = settings["LEADML_NEO4J_DATABASE"]
+    _empty_graph(driver, database)
+    yield (
+        settings["LEADML_NEO4J_URI"],
+        settings["LEADML_NEO4J_USER"],
+        settings["LEADML_NEO4J_PASSWORD"],
+        database,
+    )
+    _empty_graph(driver, database)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A fresh home folder, not made yet."""
+    return tmp_path / "home"
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the session in order, for a killed session would leave its servers behind."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        pytest.exit("terminated", returncode=128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _database(server: str, prefix: str, template: str = "template1") -> Iterator[str]:
+    name = f"{prefix}_{secrets.token_hex(4)}"
+    identifier = sql.Identifier(name)
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(identifier, sql.Identifier(template))
+        )
+    yield name
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+
+def _url(server: str, database: str) -> str:
+    return urlsplit(server)._replace(path=f"/{database}").geturl()
+
+
+def _count_nodes(driver: Any, database: str) -> int:
+    records, _, _ = driver.execute_query("MATCH (n) RETURN count(n) AS nodes", database_=database)
+    return int(records[0]["nodes"])
+
+
+def _empty_graph(driver: Any, database: str) -> None:
+    while _count_nodes(driver, database):
+        driver.execute_query(
+            "MATCH (n) WITH n LIMIT $batch DETACH DELETE n",
+            batch=_DELETE_BATCH,
+            database_=database,
+        )
