@@ -7,6 +7,7 @@ them out. The SQL of the same tables is `migrations/0001_crm.sql`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 Type = Literal["text", "timestamp", "numeric", "integer", "json"]
@@ -15,6 +16,18 @@ Type = Literal["text", "timestamp", "numeric", "integer", "json"]
 DIRECTIONS = ("inbound", "outbound", "internal")
 PRECISION = 18
 """Digits of every `numeric` column, all together."""
+
+MAX_ID_LENGTH = 200
+"""Characters of an id (a column whose name ends in `_id`); a longer one does not fit an index."""
+
+EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
+"""A time before this is impossible: no CRM is older, and an empty date often reads as 1970."""
+
+FUTURE_TOLERANCE = timedelta(days=1)
+"""How far past the present a time may lie before it is impossible."""
+
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far the second of two clocks may be behind the first before it counts as end before start."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,21 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Span:
+    """Two times of a row, in their order.
+
+    Attributes:
+        start: Column of the earlier time.
+        end: Column of the later time; a missing one is no fault.
+        skew: How much earlier than `start` the `end` may be, where two clocks wrote them.
+    """
+
+    start: str
+    end: str
+    skew: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True)
 class Table:
     """A source table.
 
@@ -49,9 +77,11 @@ class Table:
         columns: In the order of the contract.
         key: Columns that name a row.
         leads: Columns that must name a lead that exists.
-        spans: Pairs (start, end) of times; an end before its start is refused.
+        spans: Times in their order; an end before its start is refused.
         fills: Columns that may go from null to a value for a key that is already there.
         version: Column by which the newer of two rows with the same key wins, or None.
+        fixed: Columns that even a newer version may not change.
+        receipt: Columns that say when we got the row; a repeat may differ in them.
         derived: Kept by the database itself; the door does not take rows for it.
     """
 
@@ -59,9 +89,11 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     leads: tuple[str, ...] = ()
-    spans: tuple[tuple[str, str], ...] = ()
+    spans: tuple[Span, ...] = ()
     fills: tuple[str, ...] = ()
     version: str | None = None
+    fixed: tuple[str, ...] = ()
+    receipt: tuple[str, ...] = ()
     derived: bool = False
 
     @property
@@ -155,8 +187,9 @@ TABLES: dict[str, Table] = {
                 Column("updated_at", "timestamp", default="created_at"),
             ),
             key=("lead_id",),
-            spans=(("created_at", "updated_at"),),
+            spans=(Span("created_at", "updated_at", CLOCK_SKEW),),
             version="updated_at",
+            fixed=("created_at",),
         ),
         Table(
             "lead_versions",
@@ -191,7 +224,8 @@ TABLES: dict[str, Table] = {
             ),
             key=("event_id",),
             leads=("lead_id",),
-            spans=(("occurred_at", "ingested_at"),),
+            spans=(Span("occurred_at", "ingested_at", CLOCK_SKEW),),
+            receipt=("ingested_at",),
         ),
         Table(
             "assignments",
@@ -203,7 +237,7 @@ TABLES: dict[str, Table] = {
             ),
             key=("lead_id", "agent_id", "assigned_at"),
             leads=("lead_id",),
-            spans=(("assigned_at", "ended_at"),),
+            spans=(Span("assigned_at", "ended_at"),),
             fills=("ended_at",),
         ),
         Table(
@@ -218,7 +252,7 @@ TABLES: dict[str, Table] = {
             ),
             key=("policy_id",),
             leads=("lead_id",),
-            spans=(("bound_at", "cancelled_at"),),
+            spans=(Span("bound_at", "cancelled_at"),),
             fills=("cancelled_at",),
         ),
         Table(
