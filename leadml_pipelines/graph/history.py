@@ -1,0 +1,300 @@
+"""Graph metrics as of past moments: which ones, computed once, kept, exported.
+
+The moments are every Monday 00:00 UTC from the first lead on, and the moment of each refresh. A
+feature as of t takes the latest moment not after t, so between two Mondays the past is at most a
+week old, and the present is fresh.
+
+What changed in the past is found by a fingerprint of the graph as of each moment (all nodes and
+edges alive then, whatever order), kept beside the metrics: a moment whose fingerprint is the
+stored one is left alone, any other is computed (again). So a late referral, a corrected assignment
+or a deleted lead recomputes exactly the moments that it touches, and a repeated refresh computes
+nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leadml_pipelines.graph.metrics import METRICS_VERSION, timeline_metrics
+from leadml_pipelines.graph.model import GraphData
+from leadml_pipelines.graph.timeline import Timeline
+from leadml_pipelines.postgres import arrow_connection
+from leadml_pipelines.times import from_micros, require_utc, utc_now
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+Progress = Callable[[int, int], None]
+"""Called with the moments done and the moments to do in all."""
+
+KEEP_DAYS = 35
+"""How long moments off the weekly grid are kept: past that, the Mondays will do."""
+
+_WRITE_ROWS = 250_000
+"""Rows gathered before they are written in one transaction."""
+
+
+@dataclass(frozen=True)
+class HistoryReport:
+    """What a refresh did.
+
+    Attributes:
+        moments: Moments that are now up to date.
+        computed: Those of them that were computed now.
+        rows: Rows written now.
+        entities: Leads and agents in the newest moment.
+        seconds: How long it took.
+    """
+
+    moments: int
+    computed: int
+    rows: int
+    entities: int
+    seconds: float
+
+
+def weekly_moments(first: datetime, as_of: datetime) -> list[datetime]:
+    """Every Monday 00:00 UTC from the first one not before `first`, and `as_of` itself.
+
+    Returns:
+        Ascending moments, none after `as_of`, `as_of` last.
+    """
+    first, as_of = require_utc(first, "first"), require_utc(as_of, "as_of")
+    midnight = first.replace(hour=0, minute=0, second=0, microsecond=0)
+    monday = midnight - timedelta(days=midnight.weekday())
+    if monday < first:
+        monday += timedelta(weeks=1)
+    weeks = max(0, -((monday - as_of) // timedelta(weeks=1)))
+    return [*(monday + timedelta(weeks=n) for n in range(weeks)), as_of]
+
+
+def graph_snapshots(
+    data: GraphData,
+    moments: Sequence[datetime],
+    *,
+    seed: int = 7,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """The metrics as of several moments in one frame (`metrics.COLUMNS`), in the moments' order."""
+    import pandas as pd
+
+    timeline = Timeline.of(data)
+    frames: list[pd.DataFrame] = []
+    for number, moment in enumerate(moments, start=1):
+        frames.append(timeline_metrics(timeline, moment, seed))
+        if progress is not None:
+            progress(number, len(moments))
+    if not frames:
+        return timeline_metrics(timeline, utc_now(), seed).iloc[:0]
+    return pd.concat(frames, ignore_index=True)
+
+
+def refresh_graph_metrics(
+    postgres_url: str,
+    data: GraphData,
+    as_of: datetime,
+    *,
+    seed: int = 7,
+    keep_days: int = KEEP_DAYS,
+    progress: Progress | None = None,
+) -> HistoryReport:
+    """Bring `leadml.graph_metrics` up to date with a graph.
+
+    Every stored moment up to `as_of` is checked besides the weekly ones; later ones are left alone.
+    Moments are written whole, some at a time in one transaction, so an interrupted refresh is
+    finished by the next.
+
+    Args:
+        postgres_url: The database, migrated.
+        data: The graph.
+        as_of: The present, or the end of a historical data set.
+        seed: Seed of the community search.
+        keep_days: Age at which moments off the weekly grid are dropped.
+        progress: Called after each computed moment.
+    """
+    started = time.monotonic()
+    as_of = require_utc(as_of, "as_of")
+    timeline = Timeline.of(data)
+    first = timeline.first_lead()
+    grid = weekly_moments(as_of if first is None else min(from_micros(first), as_of), as_of)
+    stored = _stored_fingerprints(postgres_url, as_of)
+    oldest = as_of - timedelta(days=keep_days)
+    dropped = [m for m in stored if m < oldest and m not in set(grid) and not _is_monday(m)]
+    moments = sorted({*grid, *stored} - set(dropped))
+    salt = f"{METRICS_VERSION}:{seed}"
+    fingerprints = {moment: timeline.fingerprint(moment, salt) for moment in moments}
+    stale = [moment for moment in moments if stored.get(moment) != fingerprints[moment]]
+
+    rows = 0
+    with arrow_connection(postgres_url) as connection:
+        _delete_moments(connection, dropped)
+        connection.commit()
+        for batch in _batches(_computed(timeline, stale, seed, progress)):
+            rows += _write(connection, batch, fingerprints)
+            connection.commit()
+        entities = _count_entities(connection, as_of)
+    return HistoryReport(len(moments), len(stale), rows, entities, time.monotonic() - started)
+
+
+def write_graph_metrics(postgres_url: str, frame: pd.DataFrame) -> int:
+    """Replace the moments that a frame of metrics holds, in one transaction.
+
+    Without a fingerprint: the next `refresh_graph_metrics` computes these moments anew.
+
+    Args:
+        postgres_url: The database, migrated.
+        frame: `metrics.COLUMNS`, any number of moments, each whole.
+
+    Returns:
+        The number of rows written.
+    """
+    moments = [
+        (moment.to_pydatetime(), frame[frame["as_of"] == moment])
+        for moment in frame["as_of"].drop_duplicates().sort_values()
+    ]
+    with arrow_connection(postgres_url) as connection:
+        rows = _write(connection, moments, {})
+        connection.commit()
+    return rows
+
+
+def export_graph_metrics(postgres_url: str, path: Path) -> int:
+    """Write the whole table to a Parquet file for the bulk engine; it appears whole or not at all.
+
+    Args:
+        postgres_url: The database.
+        path: The file; an older one is replaced.
+
+    Returns:
+        The number of rows.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    part = path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = 0
+    try:
+        with arrow_connection(postgres_url) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT entity_type, entity_id, as_of, computed_at, degree, degree_referral,"
+                " degree_household, pagerank, community, community_size, nodes"
+                " FROM leadml.graph_metrics"
+            )
+            reader = cursor.fetch_record_batch()
+            schema = pa.schema([field.remove_metadata() for field in reader.schema])
+            with pq.ParquetWriter(part, schema, compression="zstd") as writer:
+                for batch in reader:
+                    writer.write_batch(batch.cast(schema))
+                    rows += batch.num_rows
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return rows
+
+
+def _is_monday(moment: datetime) -> bool:
+    return moment.weekday() == 0 and moment == moment.replace(
+        hour=0, minute=0, second=0, microsecond=0
+    )
+
+
+def _stored_fingerprints(postgres_url: str, as_of: datetime) -> dict[datetime, str]:
+    with arrow_connection(postgres_url) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT as_of, fingerprint FROM leadml.graph_moments WHERE as_of <= $1", (as_of,)
+        )
+        return {moment.astimezone(UTC): text for moment, text in cursor.fetchall()}
+
+
+def _computed(
+    timeline: Timeline, moments: Sequence[datetime], seed: int, progress: Progress | None
+) -> Iterator[tuple[datetime, pd.DataFrame]]:
+    for number, moment in enumerate(moments, start=1):
+        yield moment, timeline_metrics(timeline, moment, seed)
+        if progress is not None:
+            progress(number, len(moments))
+
+
+def _batches(
+    computed: Iterable[tuple[datetime, pd.DataFrame]],
+) -> Iterator[list[tuple[datetime, pd.DataFrame]]]:
+    """Moments that together reach `_WRITE_ROWS`; a moment is never divided."""
+    before = 0
+
+    def number(item: tuple[datetime, pd.DataFrame]) -> int:
+        nonlocal before
+        before += len(item[1])
+        return (before - len(item[1])) // _WRITE_ROWS
+
+    for _, group in groupby(computed, key=number):
+        yield list(group)
+
+
+def _write(
+    connection: Any,
+    moments: Sequence[tuple[datetime, pd.DataFrame]],
+    fingerprints: Mapping[datetime, str],
+) -> int:
+    """Replace whole moments; the caller commits."""
+    import pandas as pd
+    import pyarrow as pa
+
+    if not moments:
+        return 0
+    computed_at = pd.Timestamp(utc_now()).as_unit("us")
+    _delete_moments(connection, [moment for moment, _ in moments])
+    frame = pd.concat([part for _, part in moments], ignore_index=True)
+    frame = frame.assign(computed_at=computed_at)
+    index = pa.table(
+        {
+            "as_of": pa.array([m for m, _ in moments], pa.timestamp("us", "UTC")),
+            "fingerprint": [fingerprints.get(m, "") for m, _ in moments],
+            "entities": pa.array([len(part) for _, part in moments], pa.int32()),
+            "computed_at": pa.array([computed_at] * len(moments), pa.timestamp("us", "UTC")),
+        }
+    )
+    with connection.cursor() as cursor:
+        for name, table in (
+            ("graph_metrics", pa.Table.from_pandas(frame, preserve_index=False)),
+            ("graph_moments", index),
+        ):
+            cursor.adbc_ingest(name, _plain(table), mode="append", db_schema_name="leadml")
+    return len(frame)
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Text as PostgreSQL's COPY writer knows it: no large or view strings, no metadata."""
+    import pyarrow as pa
+
+    fields = [
+        pa.field(f.name, pa.string() if f.type in (pa.large_string(), pa.string_view()) else f.type)
+        for f in table.schema
+    ]
+    return table.cast(pa.schema(fields))
+
+
+def _delete_moments(connection: Any, moments: Sequence[datetime]) -> None:
+    if not moments:
+        return
+    with connection.cursor() as cursor:
+        for table in ("graph_metrics", "graph_moments"):
+            cursor.executemany(
+                f"DELETE FROM leadml.{table} WHERE as_of = $1",  # noqa: S608
+                [(moment,) for moment in moments],
+            )
+
+
+def _count_entities(connection: Any, as_of: datetime) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT entities FROM leadml.graph_moments WHERE as_of = $1", (as_of,))
+        row = cursor.fetchone()
+    return 0 if row is None else int(row[0])
