@@ -1,0 +1,1 @@
+"""The online store: packed feature values and model pointers in Redis."""

@@ -1,0 +1,321 @@
+"""The packed value: how one entity's features look in Redis (`docs/redis-format.md`).
+
+A value is a 24-byte header and one little-endian float64 per feature, in the order of a schema that
+the header names. Missing is NaN; a category is the code of its word in the schema's vocabulary. A
+batch that shares a schema is one NumPy view over the bytes as they came from Redis: nothing here
+touches a value in Python, except where Python values are asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FORMAT_VERSION = 1
+HEADER = struct.Struct("<BBHIqq")
+"""Format version, flags, reserved, schema id, `as_of`, `computed_at` (microseconds, UTC)."""
+INVALIDATED = 0x01
+"""Flag of a header without features: whatever is older than its `as_of` is no longer true."""
+
+FieldType = Literal["double", "integer", "boolean", "category"]
+Micros = npt.NDArray[np.int64]
+Matrix = npt.NDArray[np.float64]
+
+
+class FormatError(ValueError):
+    """Bytes in Redis that are not a packed value of a known schema. The message names the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One feature of a schema.
+
+    Attributes:
+        name: Name of the feature, unique in the schema.
+        type: What the number stands for.
+        unit: Unit of a number, as in `days`; empty when it has none.
+        vocabulary: Words of a category; the code of a word is its place in here.
+        owner: Who answers for the feature.
+    """
+
+    name: str
+    type: FieldType
+    unit: str = ""
+    vocabulary: tuple[str, ...] = ()
+    owner: str = ""
+
+    def __post_init__(self) -> None:
+        if self.type not in ("double", "integer", "boolean", "category"):
+            raise ValueError(
+                f"feature {self.name} has type {self.type!r}; "
+                "it must be double, integer, boolean or category"
+            )
+        if self.type != "category" and self.vocabulary:
+            raise ValueError(f"feature {self.name} is a {self.type}; only a category has words")
+        if len(set(self.vocabulary)) != len(self.vocabulary):
+            raise ValueError(f"feature {self.name} has the same word twice in its vocabulary")
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What the numbers of a packed value mean.
+
+    Attributes:
+        entity_type: What is described, such as `lead`.
+        fields: The features in the order of their numbers.
+    """
+
+    entity_type: str
+    fields: tuple[Field, ...]
+
+    def __post_init__(self) -> None:
+        names = [field.name for field in self.fields]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"the {self.entity_type} schema has two features named {twice[0]}")
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the features, in order."""
+        return tuple(field.name for field in self.fields)
+
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """Place of each feature by its name."""
+        return {name: at for at, name in enumerate(self.names)}
+
+    @cached_property
+    def document(self) -> bytes:
+        """The schema as canonical JSON: sorted keys, no spaces, UTF-8 as it is."""
+        content = {
+            "entity_type": self.entity_type,
+            "features": [
+                {
+                    "name": field.name,
+                    "owner": field.owner,
+                    "type": field.type,
+                    "unit": field.unit,
+                    "vocabulary": list(field.vocabulary),
+                }
+                for field in self.fields
+            ],
+            "format": FORMAT_VERSION,
+        }
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+        return text.encode()
+
+    @cached_property
+    def schema_id(self) -> int:
+        """First four bytes of the document's SHA-256, as a little-endian u32."""
+        return int.from_bytes(hashlib.sha256(self.document).digest()[:4], "little")
+
+    @cached_property
+    def dtype(self) -> np.dtype[np.void]:
+        """The packed value as a NumPy record."""
+        return np.dtype(
+            [
+                ("version", "u1"),
+                ("flags", "u1"),
+                ("reserved", "<u2"),
+                ("schema_id", "<u4"),
+                ("as_of", "<i8"),
+                ("computed_at", "<i8"),
+                ("values", "<f8", (len(self.fields),)),
+            ]
+        )
+
+    @classmethod
+    def from_document(cls, document: bytes) -> Schema:
+        """Read a schema from its JSON.
+
+        Raises:
+            FormatError: the document is not a schema of this format version.
+        """
+        try:
+            content = json.loads(document)
+            if content["format"] != FORMAT_VERSION:
+                raise FormatError(
+                    f"schema of format version {content['format']}; "
+                    f"this reader knows version {FORMAT_VERSION}"
+                )
+            fields = tuple(
+                Field(f["name"], f["type"], f["unit"], tuple(f["vocabulary"]), f["owner"])
+                for f in content["features"]
+            )
+            return cls(content["entity_type"], fields)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise FormatError(f"not a schema document: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The values of a batch that share a schema.
+
+    Attributes:
+        schema: What the columns mean.
+        positions: Place of each row in the batch, int64[n].
+        as_of: Moment that each row describes, int64[n], microseconds since 1970 UTC.
+        computed_at: When each row was computed, likewise.
+        values: float64[n, features]; NaN is missing, a category is its code. A read-only view.
+    """
+
+    schema: Schema
+    positions: npt.NDArray[np.intp]
+    as_of: Micros
+    computed_at: Micros
+    values: Matrix
+
+
+def encode(
+    schema: Schema, as_of: Micros | int, computed_at: Micros | int, values: Matrix
+) -> list[bytes]:
+    """Pack a matrix, one value per row.
+
+    Args:
+        schema: What the columns mean.
+        as_of: Moment that each row describes, or one for all; microseconds since 1970 UTC.
+        computed_at: When each row was computed, or one for all.
+        values: float64[n, features] in schema order; NaN is missing, a category is its code.
+
+    Raises:
+        ValueError: the matrix has another number of columns than the schema has features.
+    """
+    if values.ndim != 2 or values.shape[1] != len(schema.fields):
+        raise ValueError(
+            f"a matrix of shape {values.shape} does not fit the {schema.entity_type} schema "
+            f"{schema.schema_id}, which has {len(schema.fields)} features"
+        )
+    records = np.zeros(len(values), schema.dtype)
+    records["version"] = FORMAT_VERSION
+    records["schema_id"] = schema.schema_id
+    records["as_of"] = as_of
+    records["computed_at"] = computed_at
+    records["values"] = values
+    blob, size = records.tobytes(), schema.dtype.itemsize
+    return [blob[start : start + size] for start in range(0, len(blob), size)]
+
+
+def invalidation(as_of: int) -> bytes:
+    """A header alone, which says that everything older than `as_of` is no longer true."""
+    return HEADER.pack(FORMAT_VERSION, INVALIDATED, 0, 0, as_of, as_of)
+
+
+def decode(
+    payloads: Sequence[bytes | None], keys: Sequence[str], schema_of: Callable[[int], Schema | None]
+) -> list[Rows]:
+    """Unpack a batch; rows that share a schema become one view over their bytes.
+
+    Args:
+        payloads: What Redis returned; None where there was no key.
+        keys: The key of each payload, for errors.
+        schema_of: Finds a schema by its id; None when nobody knows it.
+
+    Returns:
+        Groups of rows. A key that was missing or invalidated is in none of them.
+
+    Raises:
+        FormatError: a value is truncated, of an unknown format version or of an unknown schema.
+    """
+    groups: dict[bytes, list[int]] = {}
+    for position, payload in enumerate(payloads):
+        if payload is not None:
+            groups.setdefault(payload[:8], []).append(position)
+    rows = (_decode_group(head, at, payloads, keys, schema_of) for head, at in groups.items())
+    return [group for group in rows if group is not None]
+
+
+def _decode_group(
+    head: bytes,
+    positions: list[int],
+    payloads: Sequence[bytes | None],
+    keys: Sequence[str],
+    schema_of: Callable[[int], Schema | None],
+) -> Rows | None:
+    first = keys[positions[0]]
+    if len(head) < 8:
+        raise FormatError(f"{first} holds {len(head)} bytes; a value has at least {HEADER.size}")
+    version, flags, _, schema_id = struct.unpack("<BBHI", head)
+    if version != FORMAT_VERSION:
+        raise FormatError(
+            f"{first} holds format version {version}; this reader knows version {FORMAT_VERSION}"
+        )
+    if flags & INVALIDATED:
+        return None
+    schema = schema_of(schema_id)
+    if schema is None:
+        raise FormatError(f"{first} is of schema {schema_id}, which Redis does not hold")
+    group = [payload for at in positions if (payload := payloads[at]) is not None]
+    size = schema.dtype.itemsize
+    if set(map(len, group)) != {size}:
+        at = next(at for at, payload in zip(positions, group, strict=True) if len(payload) != size)
+        raise FormatError(
+            f"{keys[at]} holds {len(payloads[at] or b'')} bytes; a value of schema {schema_id} "
+            f"has {size} (it was cut short, or written by another schema)"
+        )
+    records = np.frombuffer(b"".join(group) if len(group) > 1 else group[0], schema.dtype)
+    return Rows(
+        schema,
+        np.array(positions, np.intp),
+        records["as_of"],
+        records["computed_at"],
+        records["values"],
+    )
+
+
+def python_values(field: Field, column: Matrix) -> list[Any]:
+    """One feature's numbers as Python values of its type, None where missing.
+
+    Args:
+        field: The feature.
+        column: float64[n].
+
+    Raises:
+        FormatError: a category has a code without a word.
+    """
+    missing = np.isnan(column)
+    if field.type == "category":
+        return _words(field, column, missing)
+    values: list[Any]
+    if field.type == "double":
+        values = column.tolist()
+    elif field.type == "boolean":
+        values = (column == 1.0).tolist()
+    else:
+        values = np.where(missing, 0, column).astype(np.int64).tolist()
+    for at in np.flatnonzero(missing).tolist():
+        values[at] = None
+    return values
+
+
+def _words(field: Field, column: Matrix, missing: npt.NDArray[np.bool_]) -> list[Any]:
+    words = field.vocabulary
+    if ((column < 0) | (column >= len(words))).any():
+        raise FormatError(
+            f"feature {field.name} has a code outside of its vocabulary of {len(words)} words"
+        )
+    codes = np.where(missing, -1, column).astype(np.int64).tolist()
+    return [None if code < 0 else words[code] for code in codes]
+
+
+def recode(column: Matrix, source: Sequence[str], target: Sequence[str]) -> Matrix:
+    """Codes of one vocabulary as codes of another; a word that is not there becomes NaN.
+
+    Args:
+        column: float64[n], codes of `source`.
+        source: Vocabulary that the codes are of.
+        target: Vocabulary that they shall be of.
+    """
+    if tuple(source) == tuple(target[: len(source)]):
+        return column
+    codes = {word: float(code) for code, word in enumerate(target)}
+    table = np.array([*(codes.get(word, np.nan) for word in source), np.nan])
+    known = ~np.isnan(column) & (column >= 0) & (column < len(source))
+    return table[np.where(known, column, len(source)).astype(np.intp)]

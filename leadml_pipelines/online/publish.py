@@ -1,0 +1,180 @@
+"""Putting a feature snapshot and a model's pointer online."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from leadml_pipelines.online.format import Micros, Schema, encode
+from leadml_pipelines.online.keys import is_allowed_id
+from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.online.values import FeatureLike, check, schema_for
+from leadml_pipelines.times import require_utc, require_utc_column, to_micros, utc_now
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHUNK = 10_000
+"""Entities that are packed at once: bounds the memory, whatever the size of the snapshot."""
+
+Progress = Callable[[int, int], None]
+"""Told how many entities of how many are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What became of a snapshot.
+
+    Attributes:
+        written: Entities whose values are online now.
+        kept_newer: Entities that already had newer values online, which stay.
+        held_back: Values that were not put online; their feature is missing there.
+        reasons: How many were held back, by `feature: reason`.
+        schema_id: Schema of the values.
+        seconds: How long it took.
+        is_current: Whether readers now see this snapshot as the newest whole one.
+    """
+
+    written: int
+    kept_newer: int
+    held_back: int
+    reasons: Mapping[str, int]
+    schema_id: int
+    seconds: float
+    is_current: bool
+
+
+class ModelRecord(Protocol):
+    """What has to be known of a registered model to point to it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model, such as `churn`."""
+
+    def pointer(self) -> Mapping[str, Any]:
+        """What serving has to know, JSON-ready; `docs/redis-format.md` lists it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Entities ready to be written.
+
+    Attributes:
+        schema: Schema of the payloads; store it first.
+        ids: Entity ids.
+        payloads: Their packed values.
+        held_back: Values that were left out, by (feature or `entity_id`, reason).
+    """
+
+    schema: Schema
+    ids: list[str]
+    payloads: list[bytes]
+    held_back: Counter[tuple[str, str]]
+
+
+def publish_snapshot(
+    store: OnlineStore,
+    entity_type: str,
+    features: Sequence[FeatureLike],
+    frame: pd.DataFrame,
+    as_of: datetime,
+    progress: Progress | None = None,
+) -> Published:
+    """Put a checked snapshot online; the pointer to it moves last.
+
+    A value out of its range or of a wrong type is left out and counted, never written. An entity
+    that has something newer online keeps it.
+
+    Args:
+        store: Where to.
+        entity_type: Such as `lead`.
+        features: Features of the catalogue.
+        frame: `entity_id` and the features; may have `as_of` and `computed_at` of its own per row.
+        as_of: The moment that the snapshot describes.
+        progress: Told how many entities of how many are done.
+
+    Raises:
+        ValueError: the frame lacks a feature or its times have no zone.
+    """
+    start = time.perf_counter()
+    moment = require_utc(as_of, "as_of")
+    schema = schema_for(entity_type, features, frame, store.current_schema(entity_type))
+    store.put_schema(schema)
+    written = kept_newer = 0
+    held_back: Counter[tuple[str, str]] = Counter()
+    for first in range(0, len(frame), CHUNK):
+        packed = pack(schema, features, frame.iloc[first : first + CHUNK], moment)
+        outcome = store.write_batch(entity_type, packed.ids, packed.payloads)
+        written += outcome.written
+        kept_newer += outcome.kept_newer
+        held_back += packed.held_back
+        if outcome.future:
+            held_back["as_of", "in the future"] += outcome.future
+        if progress is not None:
+            progress(min(first + CHUNK, len(frame)), len(frame))
+    moved = store.point_to_snapshot(
+        schema, moment, {"entities": written + kept_newer, "published_at": utc_now().isoformat()}
+    )
+    return Published(
+        written=written,
+        kept_newer=kept_newer,
+        held_back=held_back.total(),
+        reasons={f"{what}: {why}": count for (what, why), count in held_back.most_common()},
+        schema_id=schema.schema_id,
+        seconds=time.perf_counter() - start,
+        is_current=moved,
+    )
+
+
+def pack(
+    schema: Schema, features: Sequence[FeatureLike], frame: pd.DataFrame, as_of: datetime
+) -> Packed:
+    """Check and pack the entities of a frame.
+
+    Args:
+        schema: From `schema_for` of a frame that contains this one.
+        features: The same features, with their ranges.
+        frame: `entity_id` and the features; `as_of` and `computed_at` where rows have their own.
+        as_of: Moment of the rows where the frame has no such column.
+    """
+    ids = frame["entity_id"].astype(object).tolist()
+    allowed = [at for at, entity_id in enumerate(ids) if is_allowed_id(entity_id)]
+    held_back: Counter[tuple[str, str]] = Counter()
+    if len(allowed) < len(ids):
+        held_back["entity_id", "can be no key"] = len(ids) - len(allowed)
+        frame, ids = frame.iloc[allowed], [ids[at] for at in allowed]
+    checked = check(schema, features, frame)
+    payloads = encode(
+        schema,
+        _micros(frame, "as_of", as_of),
+        _micros(frame, "computed_at", utc_now()),
+        checked.values,
+    )
+    return Packed(schema, ids, payloads, held_back + checked.held_back)
+
+
+def publish_model(store: OnlineStore, record: ModelRecord, role: str = "champion") -> None:
+    """Point a role of a model to a registered version and tell every serving process.
+
+    Args:
+        store: Where to.
+        record: The version, from the registry.
+        role: `champion` or `challenger`.
+    """
+    store.set_model_pointer(record.name, role, record.pointer())
+
+
+def _micros(frame: pd.DataFrame, column: str, default: datetime) -> Micros | int:
+    """A column of times as microseconds since 1970 UTC, or the default for all."""
+    if column not in frame:
+        return to_micros(default)
+    moments = require_utc_column(frame[column], column)
+    if moments.isna().any():
+        raise ValueError(f"column {column} has a missing time; every row needs one")
+    return moments.to_numpy("datetime64[us]").astype(np.int64)

@@ -1,0 +1,327 @@
+"""The online store: packed values, schemas and pointers in Redis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from leadml_pipelines.online import keys
+from leadml_pipelines.online.batch import Batch
+from leadml_pipelines.online.format import Schema, decode, invalidation
+from leadml_pipelines.times import from_micros, to_micros
+
+MAX_BATCH = 1000
+"""Most entities that one round trip asks for; a longer read is split."""
+JITTER = 0.1
+"""Share by which a time to live is longer or shorter, so that keys don't expire all at once."""
+CLOCK_SKEW_SECONDS = 60
+"""How far in the future `as_of` may lie before a value is refused."""
+
+_KEYS_PER_SCRIPT = 250
+_SCRIPTS_PER_TRIP = 8
+
+# For each key: the stored value stays if it is newer (by as_of, then by computed_at). A value dated
+# in the future is refused, for it would keep every real one out. Lua's numbers are float64: exact
+# for microseconds until the year 2255.
+_WRITE = """
+local now = redis.call('TIME')
+local limit = (now[1] + tonumber(ARGV[1])) * 1000000 + now[2]
+local written, future = 0, 0
+for i, key in ipairs(KEYS) do
+  local value = ARGV[2 * i]
+  local as_of, computed = struct.unpack('<i8i8', value, 9)
+  if as_of > limit then
+    future = future + 1
+  else
+    local old = redis.call('GETRANGE', key, 8, 23)
+    local keep = false
+    if #old == 16 then
+      local old_as_of, old_computed = struct.unpack('<i8i8', old)
+      keep = old_as_of > as_of or (old_as_of == as_of and old_computed > computed)
+    end
+    if not keep then
+      redis.call('SET', key, value, 'PX', ARGV[2 * i + 1])
+      written = written + 1
+    end
+  end
+end
+return {written, future}
+"""
+
+# The pointer moves only forward; the current schema moves with it.
+_POINT = """
+local old = redis.call('GET', KEYS[1])
+if old and tonumber(cjson.decode(old)['as_of_micros']) > tonumber(ARGV[2]) then return 0 end
+redis.call('SET', KEYS[2], ARGV[3])
+redis.call('SET', KEYS[1], ARGV[1])
+return 1
+"""
+
+
+class OnlineStoreError(RuntimeError):
+    """The store holds something that contradicts what shall be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a batch of writes.
+
+    Attributes:
+        written: Values that are in Redis now.
+        kept_newer: Keys that already held something newer.
+        future: Values refused because they are dated in the future.
+    """
+
+    written: int
+    kept_newer: int
+    future: int
+
+
+class OnlineStore:
+    """Packed values in Redis. Safe to share between threads; connections come from a pool.
+
+    Args:
+        url: `redis://...` or `rediss://...`.
+        ttl_seconds: How long a value lives, give or take a tenth.
+        timeout_seconds: How long one answer of Redis may take.
+        max_connections: Size of the pool.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        ttl_seconds: int = 3600,
+        timeout_seconds: float = 5.0,
+        max_connections: int = 64,
+    ) -> None:
+        self._redis = redis.Redis.from_url(
+            url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            max_connections=max_connections,
+            retry=Retry(NoBackoff(), 1),
+        )
+        self._ttl_milliseconds = ttl_seconds * 1000
+        self._random = np.random.default_rng()
+        self._schemas: dict[tuple[str, int], Schema] = {}
+        self._write = self._redis.register_script(_WRITE)
+        self._point = self._redis.register_script(_POINT)
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._redis.close()
+
+    def ping(self) -> None:
+        """Ask Redis for a sign of life.
+
+        Raises:
+            redis.RedisError: there is none.
+        """
+        self._redis.ping()
+
+    # Schemas
+
+    def put_schema(self, schema: Schema) -> int:
+        """Store a schema under its id and return the id. The current schema does not change.
+
+        Raises:
+            OnlineStoreError: another schema has the same id.
+        """
+        key = keys.schema_key(schema.entity_type, schema.schema_id)
+        if not self._redis.set(key, schema.document, nx=True):
+            stored: Any = self._redis.get(key)
+            if stored != schema.document:
+                raise OnlineStoreError(
+                    f"{key} holds another schema with the same id; rename or reorder a feature"
+                )
+        self._schemas[schema.entity_type, schema.schema_id] = schema
+        return schema.schema_id
+
+    def schema(self, entity_type: str, schema_id: int) -> Schema | None:
+        """The schema of an id, from memory if it was seen before; None if Redis lacks it."""
+        known = self._schemas.get((entity_type, schema_id))
+        if known is not None:
+            return known
+        document: Any = self._redis.get(keys.schema_key(entity_type, schema_id))
+        if document is None:
+            return None
+        schema = Schema.from_document(document)
+        self._schemas[entity_type, schema_id] = schema
+        return schema
+
+    def current_schema(self, entity_type: str) -> Schema | None:
+        """The schema of the newest whole snapshot; None before the first."""
+        current: Any = self._redis.get(keys.current_schema_key(entity_type))
+        return None if current is None else self.schema(entity_type, int(current))
+
+    # Values
+
+    def write_batch(
+        self,
+        entity_type: str,
+        ids: Sequence[str],
+        payloads: Sequence[bytes],
+        progress: Callable[[int], None] | None = None,
+    ) -> Written:
+        """Write packed values; each key keeps what it has if that is newer, atomically.
+
+        Args:
+            entity_type: Such as `lead`.
+            ids: Entity ids.
+            payloads: The packed value of each, from `format.encode`.
+            progress: Told how many more are done.
+        """
+        names = entity_keys_checked(entity_type, ids, payloads)
+        spread = self._random.uniform(1 - JITTER, 1 + JITTER, len(names))
+        lives = (self._ttl_milliseconds * spread).astype(np.int64).tolist()
+        written = future = 0
+        for trip in _slices(len(names), _KEYS_PER_SCRIPT * _SCRIPTS_PER_TRIP):
+            with self._redis.pipeline(transaction=False) as pipe:
+                for part in _slices(trip.stop - trip.start, _KEYS_PER_SCRIPT):
+                    at = slice(trip.start + part.start, trip.start + part.stop)
+                    arguments: list[Any] = [CLOCK_SKEW_SECONDS]
+                    for payload, life in zip(payloads[at], lives[at], strict=True):
+                        arguments += (payload, life)
+                    self._write(keys=names[at], args=arguments, client=pipe)
+                answers = pipe.execute()
+            written += sum(answer[0] for answer in answers)
+            future += sum(answer[1] for answer in answers)
+            if progress is not None:
+                progress(trip.stop - trip.start)
+        return Written(written, len(names) - written - future, future)
+
+    def invalidate(self, entity_type: str, ids: Sequence[str], moment: datetime) -> Written:
+        """Say that whatever is older than `moment` is no longer true of these entities.
+
+        Their keys then count as missing, and a value computed before `moment` can no longer be
+        written over that, however late its writer comes.
+        """
+        return self.write_batch(entity_type, ids, [invalidation(to_micros(moment))] * len(ids))
+
+    def read_batch(self, entity_type: str, ids: Sequence[str]) -> Batch:
+        """Read entities in one round trip per thousand.
+
+        Raises:
+            EntityIdError: an id can be no key.
+            FormatError: a value is broken or of an unknown schema; the message names its key.
+            redis.RedisError: Redis can't be reached.
+        """
+        names = keys.entity_keys(entity_type, ids)
+        payloads: list[bytes | None] = []
+        for part in _slices(len(names), MAX_BATCH):
+            answer: Any = self._redis.mget(names[part])
+            payloads += answer
+        groups = decode(payloads, names, lambda number: self.schema(entity_type, number))
+        return Batch(tuple(ids), tuple(groups))
+
+    # The snapshot pointer
+
+    def point_to_snapshot(
+        self, schema: Schema, as_of: datetime, details: Mapping[str, Any]
+    ) -> bool:
+        """Declare the snapshot of `as_of` whole. Call it after its last value is written.
+
+        Args:
+            schema: Schema of its values; becomes the current one.
+            as_of: The moment it describes.
+            details: What else the pointer tells, JSON-ready.
+
+        Returns:
+            False if the pointer was already at a later snapshot, and stays there.
+        """
+        pointer = {
+            **details,
+            "as_of": as_of.isoformat(),
+            "as_of_micros": to_micros(as_of),
+            "schema_id": schema.schema_id,
+        }
+        entity_type = schema.entity_type
+        moved: Any = self._point(
+            keys=[keys.snapshot_key(entity_type), keys.current_schema_key(entity_type)],
+            args=[json.dumps(pointer), to_micros(as_of), schema.schema_id],
+        )
+        return bool(moved)
+
+    def snapshot(self, entity_type: str) -> dict[str, Any] | None:
+        """The pointer to the newest whole snapshot; None before the first."""
+        text: Any = self._redis.get(keys.snapshot_key(entity_type))
+        return None if text is None else json.loads(text)
+
+    def snapshot_as_of(self, entity_type: str) -> datetime | None:
+        """The moment that the newest whole snapshot describes; None before the first."""
+        pointer = self.snapshot(entity_type)
+        return None if pointer is None else from_micros(pointer["as_of_micros"])
+
+    # Model pointers
+
+    def set_model_pointer(self, name: str, role: str, pointer: Mapping[str, Any]) -> None:
+        """Point a model's role (`champion`, `challenger`) to a model and tell every listener.
+
+        Args:
+            name: Name of the model, such as `churn`.
+            role: Its part in production.
+            pointer: JSON-ready; `docs/redis-format.md` lists what it holds.
+        """
+        key = keys.model_key(name, role)
+        message = {"name": name, "role": role, "model_id": pointer.get("model_id")}
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.set(key, json.dumps(pointer, allow_nan=False))
+            pipe.sadd(keys.MODEL_NAMES, f"{name}:{role}")
+            pipe.publish(keys.MODEL_CHANNEL, json.dumps(message))
+            pipe.execute()
+
+    def model_pointer(self, name: str, role: str) -> dict[str, Any] | None:
+        """What a model's role points to; None if it points nowhere."""
+        text: Any = self._redis.get(keys.model_key(name, role))
+        return None if text is None else json.loads(text)
+
+    def model_pointers(self, role: str) -> dict[str, dict[str, Any]]:
+        """Every model that has this role: name to pointer."""
+        members: Any = self._redis.smembers(keys.MODEL_NAMES)
+        pairs = (member.decode().rpartition(":") for member in members)
+        names = sorted(name for name, _, member_role in pairs if member_role == role)
+        if not names:
+            return {}
+        texts: Any = self._redis.mget([keys.model_key(name, role) for name in names])
+        return {name: json.loads(text) for name, text in zip(names, texts, strict=True) if text}
+
+    def model_changes(self, timeout_seconds: float) -> Iterator[bool]:
+        """Listen for changes of model pointers: True for one, False after each quiet timeout.
+
+        The first item comes only after the subscription stands, so that who reads the pointers
+        after it misses nothing.
+
+        Raises:
+            redis.RedisError: the connection was lost; call again.
+        """
+        with self._redis.pubsub(ignore_subscribe_messages=False) as listener:
+            listener.subscribe(keys.MODEL_CHANNEL)
+            while True:
+                yield listener.get_message(timeout=timeout_seconds) is not None
+
+
+def entity_keys_checked(
+    entity_type: str, ids: Sequence[str], payloads: Sequence[bytes]
+) -> list[str]:
+    """The keys of entities whose payloads are as many as they are.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if len(ids) != len(payloads):
+        raise ValueError(f"{len(ids)} {entity_type} ids but {len(payloads)} values")
+    return keys.entity_keys(entity_type, ids)
+
+
+def _slices(count: int, size: int) -> Iterator[slice]:
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
