@@ -174,7 +174,7 @@ def _time_texts(
     given = text.notna().to_numpy()
     zoned = text.str.contains(_ZONE, regex=True).to_numpy(dtype=bool, na_value=False)
     # A bare date ends like an offset ("2024-01-05"): only what follows a clock time is a zone.
-    zoned &= text.str.contains(r"\d[tT ]\d", regex=True).to_numpy(dtype=bool, na_value=False)
+    zoned = zoned & text.str.contains(r"\d[tT ]\d", regex=True).to_numpy(dtype=bool, na_value=False)
     parsed = pd.to_datetime(text.where(zoned), utc=True, format="ISO8601", errors="coerce")
     unzoned = pd.to_datetime(text.mask(zoned), format="ISO8601", errors="coerce", utc=True)
     place = np.fromiter(positions, dtype=np.int64, count=len(text))
@@ -315,7 +315,7 @@ def _objects(column: Column, raw: pd.Series, faults: Faults) -> pd.Series:
 def _object(value: Any, typed: bool) -> tuple[str | None, str | None]:
     """JSON text of an object and None, or None and what is wrong with it."""
     try:
-        text = value if isinstance(value, str) else _dump(value)
+        text = value if isinstance(value, str) else dump_object(value)
         parsed = orjson.loads(text)
     except (orjson.JSONDecodeError, TypeError, ValueError, RecursionError) as error:
         return None, f"is {shown(value)}, which is not JSON ({error})"
@@ -328,7 +328,12 @@ def _object(value: Any, typed: bool) -> tuple[str | None, str | None]:
     return text, None
 
 
-def _dump(value: Any) -> str:
+def dump_object(value: Any) -> str:
+    """JSON text of a value with sorted keys; NaN, NaT and NA become null.
+
+    Raises:
+        TypeError: something in it has no form in JSON.
+    """
     return orjson.dumps(
         value, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS
     ).decode()
@@ -341,6 +346,8 @@ def _plain(value: Any) -> Any:
         return int(value) if value == value.to_integral_value() else float(value)
     if value is pd.NA or value is pd.NaT:
         return None
+    if isinstance(value, date):
+        return value.isoformat()
     raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 

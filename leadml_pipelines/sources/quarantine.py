@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -75,12 +75,20 @@ def put(
         faults: Which rows were refused, and why.
         origin: Where the batch came from.
     """
-    if not len(faults):
-        return
-    positions = [position for position, _ in faults]
+    if len(faults):
+        rows = raw_rows(name, raw, [position for position, _ in faults])
+        put_rows(connection, name, zip((fault for _, fault in faults), rows, strict=True), origin)
+
+
+def put_rows(
+    connection: psycopg.Connection[Any],
+    name: str,
+    refused: Iterable[tuple[Fault, dict[str, Any]]],
+    origin: str,
+) -> None:
+    """As `put`, for rows that are JSON values already."""
     entries: dict[str, tuple[Fault, str]] = {}
-    rows = raw_rows(name, raw, positions)
-    for (_, fault), row in zip(faults, rows, strict=True):
+    for fault, row in refused:
         entries.setdefault(digest(name, row), (fault, orjson.dumps(row).decode()))
     ordered = sorted(entries.items())
     connection.execute(

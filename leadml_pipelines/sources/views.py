@@ -1,0 +1,179 @@
+"""Source tables that may be views over the customer's own data: how they are told and read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from leadml_pipelines.postgres import connect
+from leadml_pipelines.sources.contract import EXTRACT_TABLES, TABLES, Table
+
+_PROFILE = ("source", "campaign_id", "product_interest", "state", "household_id", "attributes")
+
+
+REPEATED = "leadml_repeated"
+OTHER_CONTENT = "leadml_other_content"
+NO_LEAD = "leadml_no_lead"
+"""Columns that `select_view` adds to those of the contract."""
+
+
+@dataclass(frozen=True)
+class Relations:
+    """The source relations of a schema.
+
+    Attributes:
+        schema: Its name.
+        kinds: Source table -> `r` (a table) or another of PostgreSQL's relkinds (a view, ...).
+        estimate: The planner's estimate of the rows in all; None where a view hides them.
+    """
+
+    schema: str
+    kinds: dict[str, str]
+    estimate: int | None
+
+    def is_view(self, name: str) -> bool:
+        """Whether a source table is something that rows did not enter through the door."""
+        return self.kinds[name] not in ("r", "p")
+
+    @classmethod
+    def read(cls, url: str, schema: str) -> Relations:
+        """Look at the source tables of a schema.
+
+        Raises:
+            LookupError: one is missing, or lacks a column; the message says what to create.
+        """
+        with connect(url) as connection:
+            kinds: dict[str, str] = {}
+            estimate: float | None = 0.0
+            for name in EXTRACT_TABLES:
+                oid = sql.Identifier(schema, name).as_string(connection)
+                found = connection.execute(
+                    "SELECT relkind, reltuples FROM pg_class WHERE oid = to_regclass(%s)", (oid,)
+                ).fetchone()
+                if found is None:
+                    raise LookupError(
+                        f"there is no table or view {schema}.{name}; create one with the "
+                        f"contract's columns, or an empty one by CREATE TABLE {schema}.{name} "
+                        f"(LIKE crm.{name} INCLUDING ALL)"
+                    )
+                kinds[name] = found[0]
+                known = found[0] in ("r", "p") and found[1] >= 0
+                estimate = estimate + found[1] if known and estimate is not None else None
+                columns = {
+                    row[0]
+                    for row in connection.execute(
+                        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s)"
+                        " AND attnum > 0 AND NOT attisdropped",
+                        (oid,),
+                    )
+                }
+                missing = [c for c in TABLES[name].names if c not in columns]
+                if missing:
+                    raise LookupError(
+                        f"{schema}.{name} has no column {', '.join(missing)}; the contract's "
+                        f"columns are {', '.join(TABLES[name].names)} (one that the data does not "
+                        "have may be null where the contract allows it)"
+                    )
+        return cls(schema, kinds, None if estimate is None else int(estimate))
+
+
+def record_lead_versions(url: str, relations: Relations) -> int:
+    """Keep the history of leads that are a view, which no trigger can; return the new versions.
+
+    What a lead is when it is seen first is taken for what it was from its creation on, as at the
+    door. A change seen later counts from its `updated_at`, or from now if that did not move.
+    A lead table, or a history that the customer keeps in a view of their own, needs none of this.
+    """
+    if not relations.is_view("leads") or relations.is_view("lead_versions"):
+        return 0
+    profile = sql.SQL(", ").join(map(sql.Identifier, _PROFILE))
+    seen = sql.SQL(
+        "source::text, campaign_id::text, product_interest::text, state::text,"
+        " household_id::text, coalesce(attributes::jsonb, '{{}}')"
+    ).format()
+    with connect(url) as connection:
+        return connection.execute(
+            sql.SQL(
+                "WITH seen (lead_id, created_at, updated_at, {profile}) AS ("
+                " SELECT DISTINCT ON (lead_id) lead_id::text, created_at::timestamptz,"
+                " coalesce(updated_at, created_at)::timestamptz, {seen} FROM {leads}"
+                " WHERE lead_id IS NOT NULL AND created_at IS NOT NULL AND source IS NOT NULL"
+                " ORDER BY lead_id, updated_at DESC NULLS LAST),"
+                " known AS (SELECT DISTINCT ON (lead_id) * FROM {versions}"
+                " ORDER BY lead_id, valid_from DESC)"
+                " INSERT INTO {versions} (lead_id, valid_from, {profile})"
+                " SELECT s.lead_id, CASE WHEN k.lead_id IS NULL THEN s.created_at"
+                " WHEN s.updated_at > k.valid_from THEN s.updated_at ELSE now() END, {new}"
+                " FROM seen s LEFT JOIN known k USING (lead_id)"
+                " WHERE k.lead_id IS NULL OR ({new}) IS DISTINCT FROM ({old})"
+                " ON CONFLICT DO NOTHING"
+            ).format(
+                profile=profile,
+                seen=seen,
+                leads=sql.Identifier(relations.schema, "leads"),
+                versions=sql.Identifier(relations.schema, "lead_versions"),
+                new=sql.SQL(", ").join(sql.Identifier("s", name) for name in _PROFILE),
+                old=sql.SQL(", ").join(sql.Identifier("k", name) for name in _PROFILE),
+            )
+        ).rowcount
+
+
+def select(schema: str, table: Table) -> str:
+    """SQL for all rows of one of our own tables, in the contract's columns."""
+    return (
+        sql.SQL("SELECT {} FROM {}")
+        .format(_columns(table), sql.Identifier(schema, table.name))
+        .as_string(None)
+    )
+
+
+def select_view(schema: str, table: Table) -> str:
+    """As `select`, with what only the database can tell of the rows of a view.
+
+    `REPEATED`: the very same row came before. `OTHER_CONTENT`: the key came before, with other
+    content; of several versions of a lead the newest comes first. `NO_LEAD`: the lead that the
+    row names and that is not there, or null.
+    """
+    first = [table.version] if table.version else []
+    order = [
+        sql.SQL("{}::text DESC" if name in first else "{}::text").format(sql.Identifier(name))
+        for name in [*first, *table.names]
+    ]
+    unknown: list[sql.Composable] = [
+        sql.SQL(
+            "CASE WHEN NOT EXISTS (SELECT FROM {leads} l WHERE l.lead_id = s.{column})"
+            " THEN s.{column} END"
+        ).format(leads=sql.Identifier(schema, "leads"), column=sql.Identifier(column))
+        for column in table.leads
+    ]
+    unknown.append(sql.SQL("NULL::text"))
+    return (
+        sql.SQL(
+            "SELECT {columns}, coalesce({unknown}) AS {no_lead},"
+            " rank() OVER w < row_number() OVER w AS {repeated},"
+            " rank() OVER w > 1 AS {other} FROM {source} s"
+            " WINDOW w AS (PARTITION BY {key} ORDER BY {order})"
+        )
+        .format(
+            columns=_columns(table),
+            unknown=sql.SQL(", ").join(unknown),
+            no_lead=sql.Identifier(NO_LEAD),
+            repeated=sql.Identifier(REPEATED),
+            other=sql.Identifier(OTHER_CONTENT),
+            source=sql.Identifier(schema, table.name),
+            key=sql.SQL(", ").join(map(sql.Identifier, table.key)),
+            order=sql.SQL(", ").join(order),
+        )
+        .as_string(None)
+    )
+
+
+def _columns(table: Table) -> sql.Composed:
+    # Numbers travel as text: the driver knows no decimals and hands over an opaque type.
+    return sql.SQL(", ").join(
+        sql.SQL("{c}::text AS {c}" if column.type in ("numeric", "json") else "{c}").format(
+            c=sql.Identifier(column.name)
+        )
+        for column in table.columns
+    )
