@@ -1,0 +1,1 @@
+"""Labels, model declarations, training, evaluation and the registry."""

@@ -1,0 +1,200 @@
+"""All there is to say about a model, in one declaration; the trainer has no opinion of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from leadml_pipelines.settings import ModelOverrides
+
+Objective = Literal["classification", "regression"]
+Split = Literal["lead", "row"]
+Candidates = Literal["open", "customer", "alive"]
+
+HIGHER_IS_BETTER: Mapping[str, bool] = {
+    "roc_auc": True,
+    "average_precision": True,
+    "log_loss": False,
+    "brier": False,
+    "accuracy": True,
+    "r2": True,
+    "spearman": True,
+    "mae": False,
+}
+"""Every metric a spec may name, and which way is better."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_WORDS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEYWORDS = {"and", "or", "not", "True", "False", "in"}
+_UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
+
+
+class SpecError(ValueError):
+    """A declaration that contradicts itself; the message names the model and the field."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """The declaration of a model.
+
+    Attributes:
+        name: Name of the model, as requests and settings call it.
+        description: One sentence for people.
+        candidates: Which leads make rows at all: `open` (no closure, no active policy), `customer`
+            (an active policy) or `alive` (either). A cheap superset of the population, in SQL.
+        population: Predicate over feature columns that says who is scored, for example
+            `(is_open and inbound_count_30d > 0) or active_policy_count > 0`. Missing is false.
+        label: SQL that reads `moments(row_id, entity_id, as_of, until)` and the contract's tables,
+            and returns `row_id` and `label` (number or boolean), one row for each moment. It looks
+            at `(as_of, until]` only; `until` is `as_of` + horizon. Times are naive UTC.
+        horizon: How far the label looks ahead.
+        objective: `classification` (label 0 or 1) or `regression` (label >= 0).
+        entity: What is scored.
+        views: Names of the feature views to learn from; empty means all of the entity.
+        exclude: Features of those views that the model must not see.
+        every: Spacing of the calendar cut-offs; each lead has its own offset, so that all hours
+            and weekdays occur. None for none.
+        ages: Ages after creation at which each lead makes a row too.
+        split_by: `lead`: the test rows are those of the newest leads by creation; `row`: the
+            newest rows by time.
+        test_share: Newest share of the leads (or rows) with a known label kept for the test.
+        folds: Time-ordered validation folds of the search, inside the training part.
+        max_rows: Most rows taken, by a hash of the row; the same rows each time.
+        learner: Parameters of XGBoost on top of the defaults of the trainer.
+        grid: Parameter combinations the search chooses from, by `metric`.
+        rounds: Most boosting rounds.
+        metric: Metric that selects and gates.
+        floor: The metric's value on the test rows that a candidate must beat.
+        heuristic: Name of the rule that the model replaces (see `baselines`).
+        champion_slack: How much worse than the champion on the same rows a candidate may be.
+        threshold: Probability from which the prediction is yes; for classification.
+    """
+
+    name: str
+    description: str
+    candidates: Candidates
+    population: str
+    label: str
+    horizon: timedelta
+    objective: Objective
+    entity: str = "lead"
+    views: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    every: timedelta | None = timedelta(days=7)
+    ages: tuple[timedelta, ...] = ()
+    split_by: Split = "lead"
+    test_share: float = 0.2
+    folds: int = 2
+    max_rows: int = 60_000
+    learner: Mapping[str, Any] = field(default_factory=dict)
+    grid: tuple[Mapping[str, Any], ...] = ({},)
+    rounds: int = 300
+    metric: str = "roc_auc"
+    floor: float = 0.5
+    heuristic: str = "base_rate"
+    champion_slack: float = 0.02
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise SpecError(
+                f"{self.name!r} can't be a model's name; use lower-case letters, digits and _"
+            )
+        if self.metric not in HIGHER_IS_BETTER:
+            raise SpecError(
+                f"{self.name}: {self.metric!r} is no metric; take one of "
+                f"{', '.join(HIGHER_IS_BETTER)}"
+            )
+        if self.every is None and not self.ages:
+            raise SpecError(f"{self.name}: neither `every` nor `ages` is set, so no row is made")
+        times = [("horizon", self.horizon), *(("ages", age) for age in self.ages)]
+        if self.every is not None:
+            times.append(("every", self.every))
+        for label, value in times:
+            if value <= timedelta(0):
+                raise SpecError(f"{self.name}: {label} is {value}; it must be longer than nothing")
+        if not 0 < self.test_share < 1:
+            raise SpecError(f"{self.name}: test_share is {self.test_share}; it must be in (0, 1)")
+        if not self.grid:
+            raise SpecError(f"{self.name}: the grid is empty; ({{}},) means no search")
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a greater value of the metric is a better model."""
+        return HIGHER_IS_BETTER[self.metric]
+
+    @property
+    def population_features(self) -> tuple[str, ...]:
+        """The features that the population asks for, in the order of their first use."""
+        words = dict.fromkeys(_WORDS.findall(self.population))
+        return tuple(word for word in words if word not in _KEYWORDS)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of everything above: two specs of one hash train the same model."""
+        content = json.dumps(asdict(self), default=_json, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def with_overrides(self, overrides: ModelOverrides) -> ModelSpec:
+        """This spec with what a deployment's settings change."""
+        given = {
+            name: value
+            for name in type(overrides).model_fields
+            if (value := getattr(overrides, name)) is not None
+        }
+        return replace(self, **given)
+
+    def in_population(self, frame: pd.DataFrame) -> pd.Series:
+        """Which rows of a feature frame this model scores, as a boolean column.
+
+        Args:
+            frame: Has a column for each of `population_features`; booleans or numbers.
+
+        Raises:
+            KeyError: such a column is not there; the message names it.
+        """
+        import pandas as pd
+
+        absent = [name for name in self.population_features if name not in frame]
+        if absent:
+            raise KeyError(
+                f"the population of {self.name} needs the feature {absent[0]}, "
+                "which the frame does not have"
+            )
+        if frame.empty:
+            return pd.Series(False, index=frame.index, dtype=bool)
+        columns: dict[str, pd.Series] = {}
+        for name in self.population_features:
+            column = frame[name]
+            if pd.api.types.is_bool_dtype(column.dtype) or column.dtype == object:
+                columns[name] = column.fillna(False).astype(bool)
+            else:
+                columns[name] = column.astype("Float64").astype("float64")
+        plain = pd.DataFrame(columns, index=frame.index)
+        chosen = plain.eval(self.population, engine="python")
+        return pd.Series(chosen, index=frame.index).astype(bool)
+
+
+def duration_text(duration: timedelta) -> str:
+    """A duration as settings write it, in the largest whole unit: `30d`, `24h`, `90m`."""
+    seconds = round(duration.total_seconds())
+    if 0 < seconds <= 172_800 and seconds % 3_600 == 0:
+        return f"{seconds // 3_600}h"
+    for unit, size in _UNITS:
+        if seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    raise TypeError(f"{type(value).__name__} can't be part of a spec")

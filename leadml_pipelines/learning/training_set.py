@@ -1,0 +1,308 @@
+"""The rows that a model learns from: moments, labels and point-in-time features, kept as files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from leadml_pipelines.learning.encoding import Column
+from leadml_pipelines.learning.labels import label_rows
+from leadml_pipelines.learning.spec import ModelSpec, SpecError
+from leadml_pipelines.learning.spine import build_spine
+from leadml_pipelines.times import from_micros, to_micros, utc_now
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from leadml_pipelines.features.catalogue import Catalogue
+    from leadml_pipelines.features.engines import DuckDBEngine
+
+KEYS = ("entity_id", "as_of", "created_at", "moment", "label")
+"""The columns of a training set that are not features."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with steps done, steps in all, and what comes next."""
+
+_ROWS, _MANIFEST, _LATEST = "rows.parquet", "manifest.json", "latest"
+
+
+class ExtractLike(Protocol):
+    """What is needed of an extract of the source tables."""
+
+    @property
+    def extract_id(self) -> str:
+        """Name of the extract."""
+        ...
+
+    @property
+    def data_end(self) -> datetime:
+        """Up to when the data tells what happened."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Rows for one model.
+
+    Attributes:
+        name: Name of the model.
+        frame: `KEYS` and a column per feature; every label is known.
+        features: The feature columns, in order.
+        counts: `candidates`, `unknown_labels`, `sampled_out`, `outside_population`, `rows`,
+            `positives`.
+        definition: What the rows follow from: spec hash, horizon, moments, features.
+        data_start: Creation of the first lead among the candidates.
+        data_end: End of the data.
+        origin: Where the data came from: the extract's id.
+        hash: SHA-256 of definition and rows; empty until saved.
+    """
+
+    name: str
+    frame: pd.DataFrame
+    features: tuple[Column, ...]
+    counts: Mapping[str, int]
+    definition: Mapping[str, Any]
+    data_start: datetime
+    data_end: datetime
+    origin: str = ""
+    hash: str = ""
+
+
+@dataclass(frozen=True)
+class SavedTrainingSet:
+    """A training set on disk.
+
+    Attributes:
+        name: Name of the model.
+        hash: SHA-256 of definition and rows; the same rows saved twice are one file.
+        path: Its folder.
+        rows: Number of rows.
+        positives: Rows whose label is over 0.
+        unknown_labels: Candidates left out because their label is not known yet.
+        saved_at: When it was first saved.
+    """
+
+    name: str
+    hash: str
+    path: Path
+    rows: int
+    positives: int
+    unknown_labels: int
+    saved_at: datetime
+
+
+def build_training_set(
+    spec: ModelSpec,
+    engine: DuckDBEngine,
+    catalogue: Catalogue,
+    extract: ExtractLike,
+    progress: Progress | None = None,
+) -> TrainingSet:
+    """Build the rows that `spec` asks for.
+
+    Args:
+        spec: The model's declaration.
+        engine: The bulk engine over the extract.
+        catalogue: Knows the feature views.
+        extract: Where the data ends.
+        progress: Told of each step.
+
+    Raises:
+        SpecError: the population or the rule that is replaced needs a feature that is not among
+            the views.
+    """
+    from leadml_pipelines.features.training_set import training_set
+
+    tell = progress or (lambda done, total, text: None)
+    views = (
+        [catalogue.view(name) for name in spec.views]
+        if spec.views
+        else list(catalogue.views(spec.entity))
+    )
+    columns = tuple(
+        Column(feature.name, feature.type) for view in views for feature in view.features
+    )
+    _require(spec, columns)
+    tell(0, 3, "choosing the moments")
+    spine = build_spine(spec, engine, extract.data_end)
+    tell(1, 3, f"labelling {len(spine.frame):,} moments")
+    rows = spine.frame.assign(label=label_rows(spec, spine.frame, engine, extract.data_end))
+    tell(2, 3, f"computing {len(columns)} features of {len(rows):,} moments")
+    frame = training_set(rows, views, engine)
+    inside = frame[spec.in_population(frame)].reset_index(drop=True)
+    tell(3, 3, f"{len(inside):,} rows")
+    return assemble(
+        spec,
+        inside,
+        columns,
+        data_start=_data_start(engine, extract.data_end),
+        data_end=extract.data_end,
+        origin=extract.extract_id,
+        counts={
+            "candidates": spine.candidates,
+            "unknown_labels": spine.unknown,
+            "sampled_out": spine.sampled_out,
+            "outside_population": len(frame) - len(inside),
+        },
+    )
+
+
+def assemble(
+    spec: ModelSpec,
+    frame: pd.DataFrame,
+    features: Iterable[Column],
+    *,
+    data_start: datetime,
+    data_end: datetime,
+    origin: str = "",
+    counts: Mapping[str, int] | None = None,
+) -> TrainingSet:
+    """Make a training set of a finished frame, as from another feature source.
+
+    Args:
+        spec: The model's declaration.
+        frame: Has `KEYS` and the features; every label known, every row in the population.
+        features: The feature columns; `spec.exclude` stays in the frame but is not learned from.
+        data_start: When the data begins.
+        data_end: When it ends.
+        origin: Where it came from.
+        counts: What was left out on the way.
+    """
+    columns = tuple(column for column in features if column.name not in spec.exclude)
+    definition = {
+        "name": spec.name,
+        "spec": spec.hash,
+        "horizon_seconds": spec.horizon.total_seconds(),
+        "population": spec.population,
+        "label": " ".join(spec.label.split()),
+        "features": [{"name": c.name, "type": c.type} for c in columns],
+        "data_start": to_micros(data_start),
+        "data_end": to_micros(data_end),
+    }
+    kept = {**(counts or {}), "rows": len(frame), "positives": int((frame["label"] > 0).sum())}
+    return TrainingSet(
+        spec.name, frame, columns, kept, definition, data_start, data_end, origin=origin
+    )
+
+
+def save_training_set(training_set: TrainingSet, root: Path) -> SavedTrainingSet:
+    """Write a training set to `<root>/<name>/<hash>/`, once, and mark it as the newest.
+
+    Two sets of the same definition and rows are one: the second call changes no file but the mark.
+    """
+    folder = root / training_set.name
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".saving.", dir=folder))
+    try:
+        training_set.frame.to_parquet(staging / _ROWS, index=False)
+        digest = hashlib.sha256(json.dumps(training_set.definition, sort_keys=True).encode())
+        digest.update(hashlib.sha256((staging / _ROWS).read_bytes()).digest())
+        name = digest.hexdigest()
+        manifest = {
+            "hash": name,
+            "definition": dict(training_set.definition),
+            "counts": dict(training_set.counts),
+            "origin": training_set.origin,
+            "rows_sha256": hashlib.sha256((staging / _ROWS).read_bytes()).hexdigest(),
+            "saved_at": to_micros(utc_now()),
+        }
+        (staging / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        staging.chmod(0o755)
+        final = folder / name[:16]
+        if not final.exists():
+            staging.rename(final)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    mark = folder / f".{_LATEST}.{os.getpid()}"
+    mark.write_text(final.name, encoding="utf-8")
+    mark.replace(folder / _LATEST)
+    return _saved(final)
+
+
+def list_training_sets(root: Path, name: str) -> list[SavedTrainingSet]:
+    """The saved training sets of a model, oldest first."""
+    found = [_saved(path.parent) for path in (root / name).glob(f"[!.]*/{_MANIFEST}")]
+    return sorted(found, key=lambda saved: saved.saved_at)
+
+
+def load_training_set(path: Path) -> TrainingSet:
+    """Read a saved training set.
+
+    Raises:
+        ValueError: the rows are not the ones that were saved.
+    """
+    import io
+
+    import pandas as pd
+
+    manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+    content = (path / _ROWS).read_bytes()
+    if hashlib.sha256(content).hexdigest() != manifest["rows_sha256"]:
+        raise ValueError(
+            f"{path / _ROWS} was changed after it was saved; build the training set again"
+        )
+    definition = manifest["definition"]
+    return TrainingSet(
+        name=definition["name"],
+        frame=pd.read_parquet(io.BytesIO(content)),
+        features=tuple(Column(f["name"], f["type"]) for f in definition["features"]),
+        counts=manifest["counts"],
+        definition=definition,
+        data_start=from_micros(definition["data_start"]),
+        data_end=from_micros(definition["data_end"]),
+        origin=manifest["origin"],
+        hash=manifest["hash"],
+    )
+
+
+def latest_training_set(root: Path, name: str) -> TrainingSet:
+    """The training set of a model that was saved last.
+
+    Raises:
+        FileNotFoundError: none was saved yet.
+    """
+    mark = root / name / _LATEST
+    if not mark.exists():
+        raise FileNotFoundError(
+            f"there is no training set of {name} under {root}; materialize {name}_training_set"
+        )
+    return load_training_set(mark.parent / mark.read_text(encoding="utf-8"))
+
+
+def _saved(path: Path) -> SavedTrainingSet:
+    manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+    counts = manifest["counts"]
+    return SavedTrainingSet(
+        name=manifest["definition"]["name"],
+        hash=manifest["hash"],
+        path=path,
+        rows=counts["rows"],
+        positives=counts["positives"],
+        unknown_labels=counts.get("unknown_labels", 0),
+        saved_at=from_micros(manifest["saved_at"]),
+    )
+
+
+def _data_start(engine: DuckDBEngine, data_end: datetime) -> datetime:
+    import pandas as pd
+
+    first = engine.sql("SELECT epoch_us(min(created_at)) AS first FROM leads")["first"].iloc[0]
+    return data_end if pd.isna(first) else from_micros(int(first))
+
+
+def _require(spec: ModelSpec, columns: tuple[Column, ...]) -> None:
+    names = {column.name for column in columns}
+    for name in spec.population_features:
+        if name not in names:
+            raise SpecError(
+                f"the population of {spec.name} needs the feature {name}, "
+                "which is in none of its views"
+            )

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from leadml_pipelines.learning.spec import SpecError, duration_text
+from leadml_pipelines.learning.specs import SPECS, specs
+from leadml_pipelines.settings import ModelOverrides, Settings
+from leadml_pipelines.times import parse_duration
+from leadml_pipelines_tests.learning.frames import spec_for
+
+
+def test_the_three_models_are_declared() -> None:
+    assert list(SPECS) == ["churn", "conversion", "lead_score"]
+
+
+def test_settings_change_a_declaration(home: Path) -> None:
+    settings = Settings(
+        home=home, models={"churn": ModelOverrides(horizon="14d", ages=["1h", "24h"])}
+    )
+    changed = specs(settings)["churn"]
+    assert changed.horizon == timedelta(days=14)
+    assert changed.ages == (timedelta(hours=1), timedelta(hours=24))
+    assert changed.every == SPECS["churn"].every
+
+
+def test_a_changed_declaration_has_another_hash(home: Path) -> None:
+    settings = Settings(home=home, models={"churn": ModelOverrides(horizon="14d")})
+    assert specs(settings)["churn"].hash != SPECS["churn"].hash
+    assert specs(settings)["conversion"].hash == SPECS["conversion"].hash
+
+
+def test_settings_for_an_unknown_model_name_it_and_the_known_ones(home: Path) -> None:
+    settings = Settings(home=home, models={"renewal": ModelOverrides()})
+    with pytest.raises(SpecError, match=r"models\.renewal.*churn, conversion, lead_score"):
+        specs(settings)
+
+
+def test_the_population_of_churn_is_active_open_leads_and_customers() -> None:
+    frame = pd.DataFrame(
+        {
+            "is_open": pd.array([True, True, False, False, None], dtype="boolean"),
+            "inbound_count_30d": pd.array([2, 0, 5, 0, 3], dtype="Int64"),
+            "active_policy_count": pd.array([0, 0, 0, 1, None], dtype="Int64"),
+        },
+        index=[7, 8, 9, 10, 11],
+    )
+    chosen = SPECS["churn"].in_population(frame)
+    assert chosen.tolist() == [True, False, False, True, False]
+    assert chosen.index.tolist() == [7, 8, 9, 10, 11]
+
+
+def test_the_population_of_an_empty_frame_is_empty() -> None:
+    frame = pd.DataFrame({"is_open": pd.array([], dtype="boolean")})
+    assert SPECS["conversion"].in_population(frame).empty
+
+
+def test_a_frame_without_a_population_feature_is_refused_by_name() -> None:
+    with pytest.raises(KeyError, match="is_open"):
+        SPECS["conversion"].in_population(pd.DataFrame({"source": ["web"]}))
+
+
+def test_a_spec_without_any_moment_is_refused() -> None:
+    with pytest.raises(SpecError, match="neither `every` nor `ages`"):
+        spec_for(every=None, ages=())
+
+
+def test_a_spec_with_an_unknown_metric_is_refused() -> None:
+    with pytest.raises(SpecError, match="'f1' is no metric"):
+        spec_for(metric="f1")
+
+
+@pytest.mark.parametrize("text", ["1h", "24h", "72h", "7d", "90d", "15m", "45s"])
+def test_a_duration_is_written_so_that_it_reads_back(text: str) -> None:
+    assert parse_duration(duration_text(parse_duration(text))) == parse_duration(text)
+
+
+def test_day_long_ages_are_written_in_hours_and_long_ones_in_days() -> None:
+    assert duration_text(timedelta(hours=24)) == "24h"
+    assert duration_text(timedelta(hours=168)) == "7d"
