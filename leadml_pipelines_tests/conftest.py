@@ -7,6 +7,7 @@ started is an error of every test that needs it, never a skip.
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import tempfile
@@ -28,6 +29,9 @@ from leadml_pipelines.services.stack import ServiceStack
 
 _DELETE_BATCH = 5_000
 
+_NAMED = external_settings(Home(Path(tempfile.gettempdir()) / "no-home"))
+"""What the environment named at the start: a test may change it before a service is needed."""
+
 
 class SessionServices:
     """The settings of each service, which is started when they are first asked for."""
@@ -35,23 +39,25 @@ class SessionServices:
     def __init__(self, home: Path, at_end: ExitStack) -> None:
         self._home = home
         self._at_end = at_end
-        self._external = external_settings(Home(home))
         self._known: dict[str, dict[str, str]] = {}
 
     def settings(self, name: str) -> dict[str, str]:
         """The `LEADML_...` variables of the service `postgres`, `redis` or `graph`."""
         if name not in self._known:
-            self._known[name] = self._external.get(name) or self._start(name)
+            self._known[name] = _NAMED.get(name) or self._start(name)
         return self._known[name]
 
     def is_external(self, name: str) -> bool:
-        return name in self._external
+        return name in _NAMED
 
     def _start(self, name: str) -> dict[str, str]:
-        stack = ServiceStack(self._home, [name])
-        stack.start()
-        self._at_end.callback(stack.stop)
-        return stack.environment()
+        stack = ServiceStack(self._home)
+        with pytest.MonkeyPatch.context() as patch:
+            for variable in [v for v in os.environ if v.startswith("LEADML_")]:
+                patch.delenv(variable)
+            stack.start(only=[name])
+            self._at_end.callback(stack.stop)
+            return stack.environment()
 
 
 @pytest.fixture(scope="session")

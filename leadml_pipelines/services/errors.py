@@ -6,8 +6,10 @@ import importlib
 import importlib.util
 from types import ModuleType
 
+from leadml_pipelines.errors import UserError
 
-class ServiceError(RuntimeError):
+
+class ServiceError(UserError):
     """A service or another supervised process could not be started, reached or stopped."""
 
 

@@ -143,10 +143,13 @@ def _ask_graph(settings: dict[str, str]) -> str | None:
 
     user, password = settings["LEADML_NEO4J_USER"], settings["LEADML_NEO4J_PASSWORD"]
     try:
-        with GraphDatabase.driver(
-            settings["LEADML_NEO4J_URI"], auth=(user, password), connection_timeout=_TIMEOUT
-        ) as driver:
-            driver.execute_query("RETURN 1", database_=settings["LEADML_NEO4J_DATABASE"])
+        with (
+            GraphDatabase.driver(
+                settings["LEADML_NEO4J_URI"], auth=(user, password), connection_timeout=_TIMEOUT
+            ) as driver,
+            driver.session(database=settings["LEADML_NEO4J_DATABASE"]) as session,
+        ):
+            session.run("RETURN 1").consume()  # `execute_query` would try for half a minute.
     except (DriverError, Neo4jError) as error:
         return str(error)
     return None

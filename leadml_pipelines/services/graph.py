@@ -13,7 +13,8 @@ from pathlib import Path
 from leadml_pipelines.services.errors import ServiceError, require_installed
 from leadml_pipelines.services.graph_server import COMPLETE
 from leadml_pipelines.services.home import Home
-from leadml_pipelines.services.processes import Launch, ProcessSupervisor
+from leadml_pipelines.services.processes import ProcessSupervisor
+from leadml_pipelines.services.records import Launch
 
 USER = "root"
 DATABASE = "leadml"
@@ -27,7 +28,7 @@ class GraphService:
 
     name = "graph"
     title = "Bolt graph"
-    port_names = ("graph", "graph-http")
+    port_names: tuple[str, ...] = ("graph", "graph-http")
     program = "graph_server"
 
     def folder(self, home: Home) -> Path:
@@ -96,8 +97,11 @@ def _answers(port: int, password: str) -> bool:
     from neo4j.exceptions import AuthError, DriverError, Neo4jError
 
     try:
-        with GraphDatabase.driver(f"bolt://127.0.0.1:{port}", auth=(USER, password)) as driver:
-            driver.execute_query("RETURN 1", database_=DATABASE)
+        with (
+            GraphDatabase.driver(f"bolt://127.0.0.1:{port}", auth=(USER, password)) as driver,
+            driver.session(database=DATABASE) as session,
+        ):
+            session.run("RETURN 1").consume()
     except AuthError as error:
         raise ServiceError(
             f"what listens on port {port} is not the graph of this home: it refuses its password"

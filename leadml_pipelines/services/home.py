@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from leadml_pipelines.services.errors import ServiceError, StartCancelledError
+from leadml_pipelines.services.identity import is_alive
 
 _LOCK_TIMEOUT = 180.0
 """Seconds to wait for another command in the same home; longer than any start may take."""
@@ -118,12 +119,14 @@ class Home:
     def port(self, name: str, *, fresh: bool = False) -> int:
         """A free loopback port, the same as last time where that one is still free.
 
+        While a process of this name runs, it is the port that was chosen for it.
+
         Args:
             name: What the port is for.
             fresh: Choose another one than last time.
         """
         known = self.remembered_port(name)
-        if known is not None and not fresh and port_is_free(known):
+        if known is not None and not fresh and (self._runs(name) or port_is_free(known)):
             return known
         chosen = free_port()
 
@@ -137,6 +140,10 @@ class Home:
         """The port that was last chosen under this name."""
         port = self.state().get("ports", {}).get(name)
         return None if port is None else int(port)
+
+    def _runs(self, name: str) -> bool:
+        entry = self.state().get("processes", {}).get(name)
+        return entry is not None and is_alive(entry["pid"], entry["identity"])
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name

@@ -36,7 +36,7 @@ def process_identity(pid: int) -> str | None:
         return None
     # The name in parentheses may hold anything, so count from the last closing one.
     fields = text.rpartition(")")[2].split()
-    if fields[0] in ("Z", "X"):
+    if fields[0] in ("Z", "X") and not _has_threads(pid):
         return None
     return f"{_boot()}|{fields[19]}"
 
@@ -118,6 +118,14 @@ def _wait_for_end(processes: list[psutil.Process], seconds: float) -> list[psuti
         if not alive or time.monotonic() > deadline:
             return alive
         time.sleep(0.02)
+
+
+def _has_threads(pid: int) -> bool:
+    # The first thread may have ended while others still hold the process's files and ports.
+    try:
+        return len(os.listdir(f"/proc/{pid}/task")) > 1
+    except FileNotFoundError:
+        return False
 
 
 @cache

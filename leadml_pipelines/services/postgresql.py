@@ -25,7 +25,8 @@ from leadml_pipelines.services.privileges import (
     outside_folder,
     server_user,
 )
-from leadml_pipelines.services.processes import Launch, ProcessSupervisor, User
+from leadml_pipelines.services.processes import ProcessSupervisor
+from leadml_pipelines.services.records import Launch, User
 
 SUPERUSER = "leadml"
 DATABASE = "leadml"
@@ -58,7 +59,7 @@ class PostgresService:
 
     name = "postgres"
     title = "PostgreSQL"
-    port_names = ("postgres",)
+    port_names: tuple[str, ...] = ("postgres",)
     program = "postgres"
 
     def folder(self, home: Home) -> Path:
@@ -238,7 +239,7 @@ def _environment() -> dict[str, str]:
 
 
 def _shared_memory_is_roomy() -> bool:
-    """Whether parallel queries fit in /dev/shm; a container has 64 MB there unless told otherwise."""
+    """Whether parallel queries fit in /dev/shm, which has 64 MB in most containers."""
     if not sys.platform.startswith("linux"):
         return True
     shared = Path("/dev/shm")  # noqa: S108 - only asked for its size

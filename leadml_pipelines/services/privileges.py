@@ -2,7 +2,8 @@
 
 PostgreSQL must not run as root, and root's folders are often closed to everybody else: in a
 container both the home and the virtual environment tend to lie under `/root`. So as root the
-server runs as a system user of its own, and what that user can't reach is kept in `/var/lib/leadml`.
+server runs as a system user of its own, and what that user can't reach is kept under
+`/var/lib/leadml`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import time
 from pathlib import Path
 
 from leadml_pipelines.services.errors import ServiceError
-from leadml_pipelines.services.processes import User
+from leadml_pipelines.services.records import User
 
 USER = "leadml-postgres"
 """The system user that the database runs as."""

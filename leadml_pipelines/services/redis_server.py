@@ -15,7 +15,8 @@ from redis.retry import Retry
 
 from leadml_pipelines.services.errors import ServiceError, require_installed
 from leadml_pipelines.services.home import Home
-from leadml_pipelines.services.processes import Launch, ProcessSupervisor
+from leadml_pipelines.services.processes import ProcessSupervisor
+from leadml_pipelines.services.records import Launch
 
 _OLDEST = (6, 2)
 _VERSION = re.compile(r"\bv=(\d+)\.(\d+)")
@@ -26,7 +27,7 @@ class RedisService:
 
     name = "redis"
     title = "Redis"
-    port_names = ("redis",)
+    port_names: tuple[str, ...] = ("redis",)
     program = "redis-server"
 
     def folder(self, home: Home) -> Path:

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from leadml_pipelines.services.home import Home
 from leadml_pipelines.services.identity import end_processes, processes_in
-from leadml_pipelines.services.processes import Launch, ProcessSupervisor
+from leadml_pipelines.services.processes import ProcessSupervisor
+from leadml_pipelines.services.records import Launch
 
 
 class Service(Protocol):

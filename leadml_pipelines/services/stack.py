@@ -24,6 +24,7 @@ from leadml_pipelines.services.graph import GraphService
 from leadml_pipelines.services.home import Home, port_is_free
 from leadml_pipelines.services.postgresql import PostgresService
 from leadml_pipelines.services.processes import ProcessSupervisor
+from leadml_pipelines.services.records import ProcessRecord
 from leadml_pipelines.services.redis_server import RedisService
 from leadml_pipelines.services.service import Service, end_unrecorded
 
@@ -61,60 +62,59 @@ class ServiceStack:
 
     Args:
         home: The home folder.
-        names: The services that are wanted; all of them by default.
     """
 
-    def __init__(self, home: Path, names: Iterable[str] | None = None) -> None:
+    def __init__(self, home: Path) -> None:
         self.home = Home(home)
         self.supervisor = ProcessSupervisor(self.home)
-        wanted = {service.name for service in SERVICES} if names is None else set(names)
-        self._services = [service for service in SERVICES if service.name in wanted]
-        unknown = wanted - {service.name for service in SERVICES}
-        if unknown:
-            raise ValueError(f"there is no service {', '.join(sorted(unknown))}")
 
     @property
     def started(self) -> tuple[str, ...]:
         """The processes that this object started."""
         return tuple(self.supervisor.started)
 
-    def start(self, progress: Progress | None = None) -> None:
+    def start(self, progress: Progress | None = None, only: Iterable[str] | None = None) -> None:
         """Start, at the same time, each service that neither is external nor runs already.
 
         Either all of them answer when this returns, or those that were started are stopped again.
 
         Args:
             progress: Is told when one is ready, and how long it took.
+            only: Names of the services that are needed; all of them if None.
 
         Raises:
             ServiceError: one can't be started, or an external one does not answer.
         """
         tell = progress or _silent
-        external = self._external()
+        wanted = _services(only)
+        external = external_settings(self.home)
         cancelled = threading.Event()
-        before = len(self.supervisor.started)
-        embedded = [service for service in self._services if service.name not in external]
+        before = set(self.supervisor.started)
+        embedded = [service for service in wanted if service.name not in external]
         try:
             self.home.create()
-            for name, settings in external.items():
-                require_answer(name, settings)
+            (self.home.path / "dagster").mkdir(mode=0o700, exist_ok=True)
+            for service in wanted:
+                if service.name in external:
+                    require_answer(service.name, external[service.name])
             if embedded:
                 self._start_together(embedded, cancelled, tell)
-            self._prepare_dagster(external)
+            if "postgres" in external:
+                make_dagster_database(self.home, external["postgres"])
         except BaseException:
-            for name in reversed(self.supervisor.started[before:]):
+            for name in [n for n in reversed(self.supervisor.started) if n not in before]:
                 self.supervisor.stop(name)
-            del self.supervisor.started[before:]
+                self.supervisor.started.remove(name)
             raise
 
     def environment(self) -> dict[str, str]:
         """The settings by which a process reaches everything here; they hold passwords."""
-        external = self._external()
+        external = external_settings(self.home)
         environment = {
             "LEADML_HOME": str(self.home.path),
             "DAGSTER_HOME": str(self.home.path / "dagster"),
         }
-        for service in self._services:
+        for service in SERVICES:
             if service.name in external:
                 environment.update(external[service.name])
                 continue
@@ -139,46 +139,20 @@ class ServiceStack:
 
     def status(self) -> list[ServiceStatus]:
         """The services, then the other processes of the home."""
-        external = self._external()
+        external = external_settings(self.home)
         records = self.supervisor.records()
         lines = []
-        for service in self._services:
+        for service in SERVICES:
+            record = records.pop(service.name, None)
             if service.name in external:
-                settings = external[service.name]
-                lines.append(
-                    ServiceStatus(
-                        service.name, "external", address_of(next(iter(settings.values())))
-                    )
-                )
-            elif service.name not in records:
+                address = address_of(next(iter(external[service.name].values())))
+                lines.append(ServiceStatus(service.name, "external", address))
+            if record is not None:
+                lines.append(_process_status(record, self._note(service)))
+            elif service.name not in external:
                 lines.append(ServiceStatus(service.name, "stopped", note=self._note(service)))
-        shown = {line.name for line in lines}
-        for record in sorted(records.values(), key=lambda r: r.started_at):
-            if record.name in shown:
-                continue
-            if record.alive:
-                service = _by_name(record.name)
-                lines.append(
-                    ServiceStatus(
-                        record.name,
-                        "running",
-                        record.address,
-                        record.pid,
-                        record.since,
-                        "" if service is None else self._note(service),
-                    )
-                )
-            else:
-                lines.append(
-                    ServiceStatus(
-                        record.name,
-                        "ended",
-                        since=record.since,
-                        note=f"it ended by itself; see {record.log}",
-                    )
-                )
-        order = {service.name: number for number, service in enumerate(SERVICES)}
-        return sorted(lines, key=lambda line: order.get(line.name, len(order)))
+        others = sorted(records.values(), key=lambda record: record.started_at)
+        return lines + [_process_status(record, "") for record in others]
 
     def remove(self) -> None:
         """Stop everything and delete the services' data, also what lies outside of the home."""
@@ -214,8 +188,9 @@ class ServiceStack:
         with self.home.lock(f"{service.name}-service", cancelled):
             if self.supervisor.running(service.name) is not None:
                 ports = tuple(self.home.remembered_port(p) or 0 for p in service.port_names)
-                self.supervisor.start(service.name, service.launch(self.home, ports), cancelled)
-                return [f"{service.title} was running already."]
+                launch = service.launch(self.home, ports)
+                if self.supervisor.wait_until_ready(service.name, launch, cancelled) is not None:
+                    return [f"{service.title} was running already."]
             end_unrecorded(service, self.home)
             notes = service.prepare(self.home, self.supervisor, cancelled)
             port = self._start_on_free_port(service, cancelled)
@@ -240,24 +215,27 @@ class ServiceStack:
             return ports[0]
         raise AssertionError("the last attempt either returns or raises")
 
-    def _prepare_dagster(self, external: dict[str, dict[str, str]]) -> None:
-        (self.home.path / "dagster").mkdir(mode=0o700, exist_ok=True)
-        if "postgres" in external:
-            make_dagster_database(self.home, external["postgres"])
-
-    def _external(self) -> dict[str, dict[str, str]]:
-        named = external_settings(self.home)
-        return {
-            service.name: named[service.name] for service in self._services if service.name in named
-        }
-
     def _note(self, service: Service) -> str:
         folder = service.folder(self.home)
         return f"data in {os.readlink(folder)}" if folder.is_symlink() else ""
 
 
-def _by_name(name: str) -> Service | None:
-    return next((service for service in SERVICES if service.name == name), None)
+def _process_status(record: ProcessRecord, note: str) -> ServiceStatus:
+    if record.alive:
+        return ServiceStatus(record.name, "running", record.address, record.pid, record.since, note)
+    return ServiceStatus(
+        record.name, "ended", since=record.since, note=f"it ended by itself; see {record.log}"
+    )
+
+
+def _services(names: Iterable[str] | None) -> list[Service]:
+    if names is None:
+        return list(SERVICES)
+    wanted = set(names)
+    unknown = wanted - {service.name for service in SERVICES}
+    if unknown:
+        raise ValueError(f"there is no service {', '.join(sorted(unknown))}")
+    return [service for service in SERVICES if service.name in wanted]
 
 
 def _silent(line: str) -> None:
