@@ -5,6 +5,7 @@ are the places where ArcadeDB differs, and what suits both:
 
 * a datetime written with zone UTC comes back without a zone: `to_micros_utc` takes it as UTC;
 * `MATCH ()-[e {since: $t}]->()` finds nothing for a datetime, `WHERE e.since = $t` does;
+* `MATCH (n {key: row.x})` finds nothing where the text starts with a dollar sign, `WHERE` does;
 * one transaction of many thousand rows takes very long and can deadlock: batches stay small;
 * `t.epochMillis` and `t.epochSeconds` are null: times are read as datetimes and counted here.
 """

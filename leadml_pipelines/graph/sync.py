@@ -205,7 +205,7 @@ def _merge_nodes(kind: NodeKind) -> str:
 
 def _delete_nodes(kind: NodeKind) -> str:
     return (
-        f"UNWIND $rows AS row MATCH (n:{kind.label} {{{kind.key}: row.source}})"
+        f"UNWIND $rows AS row MATCH (n:{kind.label}) WHERE n.{kind.key} = row.source"
         " DETACH DELETE n RETURN count(*)"
     )
 
@@ -213,8 +213,8 @@ def _delete_nodes(kind: NodeKind) -> str:
 def _ends(kind: EdgeKind) -> str:
     # Both ends by their unique key first: the edge is then looked up between two known nodes.
     return (
-        f"UNWIND $rows AS row MATCH (a:{LEAD.label} {{{LEAD.key}: row.source}})"
-        f" MATCH (b:{kind.target.label} {{{kind.target.key}: row.target}})"
+        f"UNWIND $rows AS row MATCH (a:{LEAD.label}) WHERE a.{LEAD.key} = row.source"
+        f" MATCH (b:{kind.target.label}) WHERE b.{kind.target.key} = row.target"
     )
 
 

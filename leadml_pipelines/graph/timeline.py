@@ -63,9 +63,7 @@ class Timeline:
 
         nodes = pd.DataFrame(
             {
-                "type": pd.Categorical(
-                    data.nodes["entity_type"], categories=list(ENTITY_TYPES)
-                ).codes,
+                "type": pd.Index(ENTITY_TYPES).get_indexer(pd.Index(data.nodes["entity_type"])),
                 "id": data.nodes["entity_id"].astype("str"),
                 "born": _micros(data.nodes["created_at"], NEVER),
             }
@@ -75,17 +73,15 @@ class Timeline:
         index = pd.MultiIndex.from_frame(nodes[["type", "id"]])
 
         edges = data.edges
-        relation = pd.Categorical(edges["relation"], categories=list(RELATIONS)).codes
+        relation = pd.Index(RELATIONS).get_indexer(pd.Index(edges["relation"]))
         target = np.array([ENTITY_TYPES.index(k.target.entity_type) for k in EDGE_KINDS])
         src = index.get_indexer(
             pd.MultiIndex.from_arrays(
-                [np.zeros(len(edges), dtype=np.int8), edges["src"].astype("str")]
+                [np.zeros(len(edges), dtype=np.int64), edges["src"].astype("str")]
             )
         )
         dst = index.get_indexer(
-            pd.MultiIndex.from_arrays(
-                [target[relation].astype(np.int8), edges["dst"].astype("str")]
-            )
+            pd.MultiIndex.from_arrays([target[relation], edges["dst"].astype("str")])
         )
         since, until = _micros(edges["since"], ALWAYS), _micros(edges["until"], NEVER)
         valid = (relation >= 0) & (src >= 0) & (dst >= 0) & (src != dst)
@@ -95,8 +91,10 @@ class Timeline:
         born = nodes["born"].to_numpy().copy()
         first = np.full(len(nodes), NEVER)
         told = since > ALWAYS
-        np.minimum.at(first, src[told], since[told])
-        np.minimum.at(first, dst[told], since[told])
+        # An edge can't make a node exist before the other end of the edge is known to exist.
+        known = np.where(born == NEVER, ALWAYS, born)
+        np.minimum.at(first, src[told], np.maximum(since, known[dst])[told])
+        np.minimum.at(first, dst[told], np.maximum(since, known[src])[told])
         born = np.where(born == NEVER, first, born)
         since = np.maximum(since, np.maximum(born[src], born[dst]))
         node_hash = _hash(nodes["id"]) ^ _mix(nodes["type"].to_numpy())
