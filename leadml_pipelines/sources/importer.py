@@ -153,7 +153,7 @@ class _Import:
         put_rows(
             self._connection,
             name,
-            [(fault, {key: {"not_json": ascii(line)}}) for line in lines],
+            [(fault, {key: [{"not_json": ascii(line)}]}) for line in lines],
             origin,
         )
         self._report.count(name, Admitted(quarantined={WRONG_TYPE: len(lines)}))

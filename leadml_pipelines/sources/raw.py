@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from leadml_pipelines.sources.contract import Type, table
+from leadml_pipelines.sources.parsing import dump_object
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +23,7 @@ def raw_rows(name: str, frame: pd.DataFrame, positions: Iterable[int]) -> Iterat
 
     Times become ISO 8601 text (with their offset if they have one), decimals become text, missing
     values become null. A value that JSON or the database can't hold becomes
-    `{"not_json": <its Python representation>}`, which no replay takes for the value itself.
+    `[{"not_json": <its Python representation>}]`, which no replay takes for the value itself.
     """
     contract = table(name)
     chosen = frame.iloc[list(positions)]
@@ -65,11 +66,18 @@ def _plain(value: Any, kind: Type) -> Any:
         return value.isoformat()
     if isinstance(value, Decimal) and kind == "numeric":
         return str(value)
-    if isinstance(value, dict):
-        return {str(_plain(key, "text")): _plain(item, kind) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item, kind) for item in value]
-    return {"not_json": ascii(value)}
+    if isinstance(value, dict) and kind == "json" and (stored := _stored(value)) is not None:
+        return stored
+    return [{"not_json": ascii(value)}]
+
+
+def _stored(value: dict[Any, Any]) -> Any:
+    """The object as the database would give it back, or None where it can't hold it."""
+    try:
+        text = dump_object(value)
+    except TypeError:
+        return None
+    return None if "\\u0000" in text else orjson.loads(text)
 
 
 def _is_unicode(value: str) -> bool:
