@@ -66,19 +66,21 @@ class Batch:
         """Features of every entity as Python values by name; None for a missing entity.
 
         Args:
-            names: Features to give; all of the entity's schema if None.
-
-        Raises:
-            KeyError: a schema has no such feature.
+            names: Features to give; all of the entity's schema if None. One that an entity's
+                schema does not have (it is younger than the value) is None there.
         """
         result: list[dict[str, Any] | None] = [None] * len(self.entity_ids)
         for group in self.groups:
             chosen = group.schema.names if names is None else tuple(names)
-            columns = [
-                python_values(group.schema.fields[at], group.values[:, at])
-                for at in (group.schema.positions[name] for name in chosen)
-            ]
+            columns = [_column(group, name) for name in chosen]
             rows = zip(*columns, strict=True) if columns else ((),) * len(group.positions)
             for position, row in zip(group.positions.tolist(), rows, strict=True):
                 result[position] = dict(zip(chosen, row, strict=True))
         return result
+
+
+def _column(group: Rows, name: str) -> list[Any]:
+    at = group.schema.positions.get(name)
+    if at is None:
+        return [None] * len(group.positions)
+    return python_values(group.schema.fields[at], group.values[:, at])

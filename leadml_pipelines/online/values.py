@@ -139,23 +139,25 @@ def _numbers(field: Field, column: pd.Series) -> tuple[Matrix, int]:
         missing = codes < 0
         codes[missing] = np.nan
         return codes, int((missing & column.notna().to_numpy()).sum())
-    if types.is_bool_dtype(column.dtype) or types.is_numeric_dtype(column.dtype):
-        fits = types.is_bool_dtype(column.dtype) == (field.type == "boolean")
-        if not fits:
-            return np.full(len(column), np.nan), int(column.notna().sum())
-        numbers = column.to_numpy(np.float64, na_value=np.nan).copy()
-    else:
-        present = column.notna().to_numpy()
-        numbers = np.full(len(column), np.nan)
-        objects = column.astype(object).to_numpy()
-        for at in np.flatnonzero(present).tolist():
-            number = _number(field.type, objects[at])
-            if number is not None:
-                numbers[at] = number
-                present[at] = False
-        wrong = int(present.sum())
-        return _whole(field, numbers, wrong)
-    return _whole(field, numbers, 0)
+    if not types.is_bool_dtype(column.dtype) and not types.is_numeric_dtype(column.dtype):
+        return _whole(field, *_from_objects(field.type, column))
+    if types.is_bool_dtype(column.dtype) != (field.type == "boolean"):
+        return np.full(len(column), np.nan), int(column.notna().sum())
+    return _whole(field, column.to_numpy(np.float64, na_value=np.nan).copy(), 0)
+
+
+def _from_objects(kind: FieldType, column: pd.Series) -> tuple[Matrix, int]:
+    """A column of Python values, each looked at: a driver gives nullable booleans like this."""
+    numbers = np.full(len(column), np.nan)
+    objects = column.astype(object).to_numpy()
+    wrong = 0
+    for at in np.flatnonzero(column.notna().to_numpy()).tolist():
+        number = _number(kind, objects[at])
+        if number is None:
+            wrong += 1
+        else:
+            numbers[at] = number
+    return numbers, wrong
 
 
 def _whole(field: Field, numbers: Matrix, wrong: int) -> tuple[Matrix, int]:

@@ -1,0 +1,1 @@
+"""The HTTP app: features and predictions in milliseconds."""

@@ -1,0 +1,98 @@
+"""The HTTP app, put together from its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib import metadata
+
+from fastapi import FastAPI
+
+from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.serving.errors import add_error_handlers
+from leadml_pipelines.serving.metrics import Metrics, MetricsMiddleware
+from leadml_pipelines.serving.models import ModelShelf, Pointers
+from leadml_pipelines.serving.reader import REDIS_TIMEOUT, FeatureReader, snapshot_lookup
+from leadml_pipelines.serving.routes import Parts, add_routes
+from leadml_pipelines.serving.security import ApiKeyMiddleware, key_digests
+from leadml_pipelines.settings import Settings
+
+MAX_BODY = 2 * 1024 * 1024
+"""Bytes of a request body that are accepted: a thousand of the longest ids fit."""
+
+_AFTER_SOCKET = 0.05
+"""Seconds after start-up at which models begin to load; the socket is open by then."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The app that answers for features and predictions.
+
+    It opens no connection and loads no model yet: that happens once it is served.
+
+    Args:
+        settings: Addresses of Redis and PostgreSQL, the clock, the API keys.
+
+    Raises:
+        MissingSettingError: Redis or PostgreSQL have no address.
+        ValueError: the digest of an API key is not one.
+    """
+    postgres_url = settings.require_postgres()
+    store = OnlineStore(
+        settings.require_redis(),
+        ttl_seconds=settings.online_ttl_seconds,
+        timeout_seconds=REDIS_TIMEOUT,
+    )
+    measured = Metrics()
+    reader = FeatureReader(store, snapshot_lookup(postgres_url), measured, settings.clock)
+    shelf = ModelShelf(store, _champions(settings, postgres_url), measured, _settle_memory)
+    app = FastAPI(
+        title="LeadML",
+        description="Features and predictions for insurance lead generation.",
+        version=metadata.version("leadml"),
+        lifespan=_lifespan(store, shelf),
+        max_body_size=MAX_BODY,
+    )
+    add_error_handlers(app)
+    add_routes(app, Parts(store, reader, shelf, measured, postgres_url))
+    # The last one added is asked first.
+    app.add_middleware(ApiKeyMiddleware, digests=key_digests(settings))
+    app.add_middleware(MetricsMiddleware, metrics=measured)
+    return app
+
+
+def _lifespan(
+    store: OnlineStore, shelf: ModelShelf
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().call_later(_AFTER_SOCKET, shelf.start)
+        yield
+        await asyncio.to_thread(shelf.stop)
+        store.close()
+
+    return lifespan
+
+
+def _champions(settings: Settings, postgres_url: str) -> Callable[[], Pointers]:
+    """The champions as the registry in PostgreSQL knows them."""
+
+    def read() -> Pointers:
+        from leadml_pipelines.learning.registry import Registry
+        from leadml_pipelines.learning.specs import SPECS
+
+        registry = Registry(postgres_url, settings.artifacts)
+        found = {name: registry.champion(name) for name in SPECS}
+        return {name: record.pointer() for name, record in found.items() if record is not None}
+
+    return read
+
+
+def _settle_memory() -> None:
+    """Keep what was loaded at the start out of every later garbage collection.
+
+    A full collection otherwise walks all of it, and a request waits meanwhile.
+    """
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,251 @@
+"""The models that answer now, kept in step with the pointers in Redis while requests run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import psycopg
+import redis
+import structlog
+
+from leadml_pipelines.learning.model import Aligner, LoadedModel, load_model
+from leadml_pipelines.online.format import Rows, Schema
+from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.serving.metrics import Metrics
+from leadml_pipelines.serving.population import Population
+from leadml_pipelines.times import utc_now
+
+ROLE = "champion"
+POLL_SECONDS = 3.0
+"""Seconds between two looks at the pointers, in case a message was lost."""
+
+_STOP_NOTICED = 0.5
+"""Seconds until the thread notices that it shall end."""
+
+Pointers = Mapping[str, Mapping[str, Any]]
+"""Model name to pointer."""
+
+# What a pointer or an artifact that is missing, changed, damaged or not understood raises
+# (IntegrityError is a RuntimeError, XGBoost's and JSON's errors are ValueErrors).
+_LOAD_ERRORS = (OSError, ValueError, LookupError, TypeError, RuntimeError)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that answers.
+
+    Attributes:
+        name: Such as `churn`.
+        pointer: What it was loaded by.
+        model: The model in memory.
+        population: Who it scores.
+        loaded_at: Since when it answers.
+    """
+
+    name: str
+    pointer: Mapping[str, Any]
+    model: LoadedModel
+    population: Population
+    loaded_at: datetime
+    _aligners: dict[int, Aligner] = field(default_factory=dict, repr=False)
+
+    @property
+    def entity_type(self) -> str:
+        """What the model scores."""
+        return str(self.model.manifest.get("entity", "lead"))
+
+    def inputs(self, rows: Rows) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Rows of a packed batch as rows of this model.
+
+        Raises:
+            KeyError: the rows' schema lacks a feature of the model.
+        """
+        aligner = self._aligners.get(rows.schema.schema_id)
+        if aligner is None:
+            aligner = self.model.aligner(rows.schema.names, _vocabularies(rows.schema))
+            self._aligners[rows.schema.schema_id] = aligner
+        return aligner(rows.values)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """What is known of a model, whether or not it could be loaded.
+
+    Attributes:
+        wanted: The pointer that should be served.
+        served: What answers; None if nothing could be loaded yet.
+        error: Why the wanted version does not answer; None if it does.
+    """
+
+    wanted: Mapping[str, Any]
+    served: ServedModel | None
+    error: str | None
+
+
+class ModelShelf:
+    """Loads what the pointers name, in a thread of its own, and swaps whole models.
+
+    A new version that can't be loaded changes nothing: the last good one keeps answering, and the
+    state says why.
+
+    Args:
+        store: Where the pointers are.
+        fallback: The champions by the registry, asked only when Redis can't be reached and nothing
+            is loaded yet.
+        metrics: Where to count.
+        on_first_look: Called once, after the models were loaded for the first time.
+        poll_seconds: Seconds between two looks at the pointers.
+    """
+
+    def __init__(
+        self,
+        store: OnlineStore,
+        fallback: Callable[[], Pointers],
+        metrics: Metrics,
+        on_first_look: Callable[[], None] = lambda: None,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
+        self._store = store
+        self._fallback = fallback
+        self._metrics = metrics
+        self._on_first_look = on_first_look
+        self._poll_seconds = poll_seconds
+        self._states: Mapping[str, ModelState] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="models", daemon=True)
+        self.looked = threading.Event()
+        """Set once the pointers were looked at for the first time, whatever came of it."""
+
+    @property
+    def states(self) -> Mapping[str, ModelState]:
+        """Every model that a pointer names or named."""
+        return self._states
+
+    def start(self) -> None:
+        """Begin to look, in the background."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop looking; returns once the thread has ended."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def refresh(self) -> None:
+        """Look at the pointers once and load what changed.
+
+        Raises:
+            redis.RedisError: Redis can't be reached.
+        """
+        for name, pointer in self._store.model_pointers(ROLE).items():
+            self._take(name, pointer)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._follow()
+            except redis.RedisError as error:
+                self._metrics.failures.labels("redis").inc()
+                log.warning("model_channel_lost", error=type(error).__name__)
+                self._look_without_redis()
+                self._note_look()
+                self._stop.wait(self._poll_seconds)
+
+    def _follow(self) -> None:
+        """Look at every message and every few seconds; subscribed before the first look."""
+        next_look = 0.0
+        for changed in self._store.model_changes(min(self._poll_seconds, _STOP_NOTICED)):
+            if self._stop.is_set():
+                return
+            if changed or time.monotonic() >= next_look:
+                self.refresh()
+                self._note_look()
+                next_look = time.monotonic() + self._poll_seconds
+
+    def _note_look(self) -> None:
+        if not self.looked.is_set():
+            self.looked.set()
+            self._on_first_look()
+
+    def _look_without_redis(self) -> None:
+        if self._states:
+            return
+        try:
+            for name, pointer in self._fallback().items():
+                self._take(name, pointer)
+        except psycopg.Error as error:
+            self._metrics.failures.labels("postgres").inc()
+            log.warning("model_registry_unreachable", error=type(error).__name__)
+
+    def _take(self, name: str, pointer: Mapping[str, Any]) -> None:
+        """Serve what a pointer names, if it is not served already."""
+        state = self._states.get(name)
+        if state is not None and state.error is None and state.wanted == pointer:
+            return
+        served = None if state is None else state.served
+        if served is not None and served.pointer == pointer:
+            self._put(name, ModelState(pointer, served, None))
+            return
+        try:
+            fresh = load(name, pointer)
+        except _LOAD_ERRORS as error:
+            self._refuse(name, pointer, error, state)
+            return
+        self._put(name, ModelState(pointer, fresh, None))
+        if served is not None:
+            self._metrics.model_loaded.remove(name, served.model.model_id)
+        self._metrics.model_loaded.labels(name, fresh.model.model_id).set(1)
+        log.info("model_loaded", model=name, model_id=fresh.model.model_id)
+
+    def _refuse(
+        self, name: str, pointer: Mapping[str, Any], error: Exception, state: ModelState | None
+    ) -> None:
+        reason = str(error.args[0]) if error.args else type(error).__name__
+        if state is not None and state.error == reason and state.wanted == pointer:
+            return
+        served = None if state is None else state.served
+        self._put(name, ModelState(pointer, served, reason))
+        self._metrics.model_failures.labels(name).inc()
+        log.error(
+            "model_not_loaded",
+            model=name,
+            model_id=pointer.get("model_id"),
+            still_serving=served.model.model_id if served else None,
+            reason=reason,
+        )
+
+    def _put(self, name: str, state: ModelState) -> None:
+        # A new mapping, put in place at once: a request sees all of the old or all of the new.
+        self._states = {**self._states, name: state}
+
+
+def load(name: str, pointer: Mapping[str, Any]) -> ServedModel:
+    """Load and try out the model that a pointer names. No byte is parsed before its hash is right.
+
+    Raises:
+        IntegrityError: a file is missing or is not what the pointer says.
+        ValueError: the files are not this model.
+        LookupError: pointer or manifest lack something.
+    """
+    model = load_model(str(pointer["artifact_uri"]), pointer["sha256"])
+    if model.name != name or model.model_id != pointer["model_id"]:
+        raise ValueError(
+            f"the artifact is {model.model_id} of {model.name}, "
+            f"but the pointer says {pointer['model_id']} of {name}"
+        )
+    population = Population(str(model.manifest.get("population", "")))
+    # The first prediction imports XGBoost and parses the trees: here, not in somebody's request.
+    model.predict(np.full((1, len(model.features)), np.nan))
+    return ServedModel(name, pointer, model, population, utc_now())
+
+
+def _vocabularies(schema: Schema) -> dict[str, tuple[str, ...]]:
+    return {f.name: f.vocabulary for f in schema.fields if f.type == "category"}

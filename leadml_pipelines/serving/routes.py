@@ -1,0 +1,260 @@
+"""The routes of the HTTP app."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from http import HTTPStatus
+from typing import Any
+
+import psycopg
+import redis
+from fastapi import APIRouter, FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
+
+from leadml_pipelines.features.catalogue import catalogue
+from leadml_pipelines.online.format import Rows
+from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.serving import contract
+from leadml_pipelines.serving.errors import ApiError, json_response
+from leadml_pipelines.serving.metrics import Metrics
+from leadml_pipelines.serving.models import ModelShelf, ModelState
+from leadml_pipelines.serving.predict import Predictor
+from leadml_pipelines.serving.reader import STALE_AFTER, FeatureReader, Found
+from leadml_pipelines.times import from_micros
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status.value: {"model": contract.ErrorResponse, "description": text}
+    for status, text in (
+        (HTTPStatus.NOT_FOUND, "an entity or a model that nobody knows, by name"),
+        (HTTPStatus.UNPROCESSABLE_ENTITY, "a request that can't be answered, with the reason"),
+        (HTTPStatus.SERVICE_UNAVAILABLE, "neither Redis nor PostgreSQL can answer now"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the routes need.
+
+    Attributes:
+        store: The online store.
+        reader: Features.
+        shelf: Models.
+        metrics: Counters.
+        postgres_url: PostgreSQL, for its sign of life.
+    """
+
+    store: OnlineStore
+    reader: FeatureReader
+    shelf: ModelShelf
+    metrics: Metrics
+    postgres_url: str
+
+
+# The endpoints are plain functions, which FastAPI runs in threads: redis-py and psycopg without
+# asyncio were as quick for one prediction as with it, and XGBoost would hold the loop up.
+
+
+def add_routes(app: FastAPI, parts: Parts) -> None:
+    """Give an app all its routes."""
+    app.include_router(_feature_routes(parts.reader))
+    app.include_router(_model_routes(parts))
+    app.include_router(_operation_routes(parts))
+
+
+def _feature_routes(reader: FeatureReader) -> APIRouter:
+    routes = APIRouter(prefix="/api/v1/features", tags=["features"], responses=_ERRORS)
+
+    @routes.post("/batch", response_model=contract.FeatureBatchResponse)
+    def batch(request: contract.FeatureBatchRequest) -> Response:
+        """Features of 1 to 1,000 entities; all must be known."""
+        found, features = _features(reader, request)
+        meta = {
+            entity_id: entity
+            for rows in found.batch.groups
+            for entity_id, entity in _meta(found, rows)
+        }
+        return json_response({"success": True, "features": features, "meta": meta})
+
+    @routes.post("/retrieve", response_model=contract.FeatureRetrieveResponse)
+    def retrieve(request: contract.FeatureRetrieveRequest) -> Response:
+        """Features of 1 to 100 entities, and of each: schema, computation time, missing values."""
+        found, features = _features(reader, request)
+        meta: dict[str, dict[str, Any]] = {}
+        for rows in found.batch.groups:
+            computed = rows.computed_at.tolist()
+            for at, (entity_id, entity) in enumerate(_meta(found, rows)):
+                values = features[entity_id]
+                meta[entity_id] = {
+                    **entity,
+                    "computed_at": from_micros(computed[at]),
+                    "null_features": [name for name, value in values.items() if value is None],
+                    "schema_id": rows.schema.schema_id,
+                }
+        return json_response({"success": True, "features": features, "meta": meta})
+
+    return routes
+
+
+def _model_routes(parts: Parts) -> APIRouter:
+    routes = APIRouter(prefix="/api/v1/ml", tags=["predictions"])
+    predictor = Predictor(parts.reader, parts.shelf, parts.metrics)
+
+    @routes.post("/predict", response_model=contract.PredictResponse, responses=_ERRORS)
+    def predict(request: contract.PredictRequest) -> Response:
+        """One model's answer for one entity."""
+        row = predictor.one(request.model_type, request.entity_id)
+        return json_response({"success": True, "data": row})
+
+    @routes.post("/predict/batch", response_model=contract.PredictBatchResponse, responses=_ERRORS)
+    def predict_batch(request: contract.PredictBatchRequest) -> Response:
+        """One model's answers for 1 to 1,000 entities, in their order.
+
+        An unknown entity fails the whole request; one that the model does not score has an `error`
+        in its row.
+        """
+        rows = predictor.many(request.model_type, request.entity_ids)
+        return json_response({"success": True, "data": rows})
+
+    @routes.get("/health", response_model=contract.HealthResponse)
+    def health() -> Response:
+        """How the app is: its models, Redis, PostgreSQL. 503 when it can't answer anything."""
+        report = _health(parts)
+        down = report["status"] == "down"
+        return json_response(report, HTTPStatus.SERVICE_UNAVAILABLE if down else HTTPStatus.OK)
+
+    return routes
+
+
+def _operation_routes(parts: Parts) -> APIRouter:
+    routes = APIRouter(tags=["operation"], include_in_schema=False)
+
+    @routes.get("/healthz")
+    async def alive() -> Response:
+        """Whether the process runs."""
+        return json_response({"status": "ok"})
+
+    @routes.get("/readyz")
+    async def ready() -> Response:
+        """Whether the app looked for its models; before that, a prediction would be refused."""
+        if not parts.shelf.looked.is_set():
+            return json_response({"status": "starting"}, HTTPStatus.SERVICE_UNAVAILABLE)
+        return json_response({"status": "ok"})
+
+    @routes.get("/metrics")
+    def metrics() -> Response:
+        """Counters for Prometheus."""
+        return Response(
+            generate_latest(parts.metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST}
+        )
+
+    return routes
+
+
+def _features(
+    reader: FeatureReader, request: contract.FeatureBatchRequest
+) -> tuple[Found, dict[str, Any]]:
+    """What was found, and the features of each entity by its id."""
+    _check_names(request.entity_type, request.feature_names)
+    found = reader.read_known(request.entity_type, request.entity_ids)
+    rows = found.batch.python_rows(request.feature_names or None)
+    return found, dict(zip(found.batch.entity_ids, rows, strict=True))
+
+
+def _check_names(entity_type: str, names: Sequence[str]) -> None:
+    types = catalogue().entities
+    if entity_type not in types:
+        raise ApiError(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "unknown_entity_type",
+            f"there is no entity type {entity_type!r}; there is {', '.join(types)}",
+        )
+    known = [feature.name for feature in catalogue().features(entity_type)]
+    unknown = [name for name in dict.fromkeys(names) if name not in known]
+    if unknown:
+        sentences = [_unknown_feature(entity_type, name, known) for name in unknown[:5]]
+        raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "unknown_feature", "; ".join(sentences))
+
+
+def _unknown_feature(entity_type: str, name: str, known: Sequence[str]) -> str:
+    near = get_close_matches(name, known, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"there is no {entity_type} feature named {name}{hint}"
+
+
+def _meta(found: Found, rows: Rows) -> list[tuple[str, dict[str, Any]]]:
+    """Id, age and source of each row."""
+    result = []
+    for position, as_of in zip(rows.positions.tolist(), rows.as_of.tolist(), strict=True):
+        age = found.age_seconds(as_of)
+        entity = {
+            "as_of": from_micros(as_of),
+            "age_seconds": age,
+            "status": "stale" if age > STALE_AFTER else "present",
+            "source": found.sources[position],
+        }
+        result.append((found.batch.entity_ids[position], entity))
+    return result
+
+
+def _health(parts: Parts) -> dict[str, Any]:
+    services = {"redis": _redis_state(parts.store), "postgres": _postgres_state(parts.postgres_url)}
+    types = catalogue().entities
+    schemas: dict[str, int | None] = dict.fromkeys(types)
+    snapshots: dict[str, str | None] = dict.fromkeys(types)
+    if services["redis"] == "ok":
+        for entity_type in types:
+            pointer = parts.store.snapshot(entity_type) or {}
+            schemas[entity_type] = pointer.get("schema_id")
+            snapshots[entity_type] = pointer.get("as_of")
+    models = {name: _model_health(state) for name, state in sorted(parts.shelf.states.items())}
+    return {
+        "success": True,
+        "status": _status(parts, services, models),
+        "models": models,
+        "services": services,
+        "schemas": schemas,
+        "snapshot": snapshots,
+    }
+
+
+def _status(parts: Parts, services: dict[str, str], models: dict[str, dict[str, Any]]) -> str:
+    if all(state != "ok" for state in services.values()):
+        return "down"
+    if not parts.shelf.looked.is_set():
+        return "starting"
+    troubled = any(state != "ok" for state in services.values())
+    return "degraded" if troubled or any(m["error"] for m in models.values()) else "ok"
+
+
+def _model_health(state: ModelState) -> dict[str, Any]:
+    served = state.served
+    return {
+        "model_id": served.model.model_id if served else None,
+        "loaded": served is not None,
+        "loaded_at": served.loaded_at if served else None,
+        "trained_at": served.pointer.get("trained_at") if served else None,
+        "features": len(served.model.features) if served else None,
+        "wanted_model_id": state.wanted.get("model_id"),
+        "error": state.error,
+    }
+
+
+def _redis_state(store: OnlineStore) -> str:
+    try:
+        store.ping()
+    except redis.RedisError as error:
+        return f"can't be reached ({type(error).__name__})"
+    return "ok"
+
+
+def _postgres_state(url: str) -> str:
+    try:
+        with psycopg.connect(url, connect_timeout=2) as connection:
+            connection.execute("SELECT 1")
+    except psycopg.Error as error:
+        return f"can't be reached ({type(error).__name__})"
+    return "ok"
