@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from leadml_pipelines.postgres import connect
+from leadml_pipelines.sources import extract as module
+from leadml_pipelines.sources.contract import EXTRACT_TABLES
+from leadml_pipelines.sources.door import Door
+from leadml_pipelines.sources.extract import NoExtractError, extract_sources, latest_extract
+from leadml_pipelines.sources.quarantine import count_by_reason, list_rows
+from leadml_pipelines.times import utc_now
+from leadml_pipelines_tests.sources.builders import T0, events, leads, rows
+
+
+def load(url: str) -> None:
+    Door(url).admit("leads", leads("a", "b", attributes=[{"age": 30}, {}]), "test")
+    frame = events("e", "f", lead="a", value=[1.5, None], properties=[{"k": "v"}, {}])
+    Door(url).admit("lead_events", frame, "test")
+
+
+def read(path: Path) -> list[dict[str, object]]:
+    table: list[dict[str, object]] = pq.read_table(path).to_pylist()
+    return table
+
+
+def test_an_extract_holds_every_row_in_the_types_of_the_contract(crm: str, tmp_path: Path) -> None:
+    load(crm)
+
+    extract = extract_sources(crm, tmp_path)
+
+    assert set(extract.rows) == set(EXTRACT_TABLES)
+    assert extract.rows["lead_events"] == 2
+    schema = pq.read_schema(extract.table("lead_events"))
+    assert schema.field("occurred_at").type == pa.timestamp("us", tz="UTC")
+    assert schema.field("value").type == pa.decimal128(18, 4)
+    assert schema.field("properties").type == pa.string()
+    event = read(extract.table("lead_events"))[0]
+    assert event["value"] == Decimal("1.5000")
+    assert event["occurred_at"] == T0 + pd.Timedelta("1h")
+    assert event["properties"] == '{"k": "v"}'
+    assert [row["valid_from"] for row in read(extract.table("lead_versions"))] == [T0, T0]
+
+
+def test_the_present_is_now_or_the_newest_row(crm: str, tmp_path: Path) -> None:
+    load(crm)
+
+    now = extract_sources(crm, tmp_path)
+    data = extract_sources(crm, tmp_path, clock="data")
+
+    assert abs(now.as_of - utc_now()) < timedelta(minutes=1)
+    assert now.data_end == data.data_end == data.as_of == T0 + pd.Timedelta("1h")
+
+
+def test_a_row_from_the_near_future_does_not_move_the_end_of_the_data_past_now(
+    crm: str, tmp_path: Path
+) -> None:
+    load(crm)
+    soon = events("g", lead="a", occurred_at=utc_now() + timedelta(hours=5))
+    Door(crm).admit("lead_events", soon, "test")
+
+    extract = extract_sources(crm, tmp_path, clock="data")
+
+    assert extract.as_of == extract.data_end <= utc_now()
+
+
+def test_an_empty_crm_gives_an_empty_extract(crm: str, tmp_path: Path) -> None:
+    extract = extract_sources(crm, tmp_path)
+
+    assert set(extract.rows.values()) == {0}
+    assert read(extract.table("leads")) == []
+
+
+def test_the_latest_extract_is_found_again_and_older_ones_go(crm: str, tmp_path: Path) -> None:
+    made = [extract_sources(crm, tmp_path, keep=2) for _ in range(3)]
+
+    assert latest_extract(tmp_path) == made[-1]
+    assert not made[0].path.exists()
+    assert made[1].table("leads").exists()
+
+
+def test_without_an_extract_the_error_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(NoExtractError, match="materialize the sources first"):
+        latest_extract(tmp_path / "nowhere")
+
+
+def test_an_extract_that_fails_leaves_nothing_behind(
+    crm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = extract_sources(crm, tmp_path)
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract_sources(crm, tmp_path, progress=fail)
+
+    assert latest_extract(tmp_path) == before
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", before.extract_id}
+
+
+def test_what_a_killed_process_left_is_no_extract_and_is_cleared(crm: str, tmp_path: Path) -> None:
+    leftover = tmp_path / ".20200101T000000000000Z.partial"
+    leftover.mkdir()
+    (leftover / "leads.parquet").write_bytes(b"half")
+
+    with pytest.raises(NoExtractError):
+        latest_extract(tmp_path)
+    extract_sources(crm, tmp_path)
+
+    assert not leftover.exists()
+
+
+def test_all_tables_are_of_one_moment(crm: str, tmp_path: Path) -> None:
+    load(crm)
+    reached, go_on = threading.Event(), threading.Event()
+
+    def pause(done: int, total: int | None, label: str) -> None:
+        if label == "agents":
+            reached.set()
+            assert go_on.wait(30)
+
+    made: list[module.Extract] = []
+    thread = threading.Thread(
+        target=lambda: made.append(extract_sources(crm, tmp_path, progress=pause))
+    )
+    thread.start()
+    assert reached.wait(30)
+    Door(crm).admit("lead_events", events("late", lead="a"), "test")
+    go_on.set()
+    thread.join()
+
+    assert made[0].rows["lead_events"] == 2
+    assert len(rows(crm, "lead_events")) == 3
+
+
+def test_many_rows_are_streamed_in_row_groups(
+    crm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ROW_GROUP", 100)
+    Door(crm).admit("leads", leads(*(f"lead-{n}" for n in range(450))), "test")
+
+    extract = extract_sources(crm, tmp_path)
+
+    assert extract.rows["leads"] == 450
+    assert pq.ParquetFile(extract.table("leads")).num_row_groups == 5
+
+
+@pytest.fixture
+def sold(crm: str) -> str:
+    """A schema `sold` with a customer's views, over tables of theirs that hold some dirt."""
+    with connect(crm) as connection:
+        connection.execute("DROP SCHEMA IF EXISTS sold CASCADE")
+        connection.execute("CREATE SCHEMA sold")
+        for name in EXTRACT_TABLES:
+            if name not in ("leads", "lead_events"):
+                connection.execute(
+                    f"CREATE TABLE sold.{name} (LIKE crm.{name} INCLUDING ALL)".encode()
+                )
+        connection.execute(
+            "CREATE TABLE sold.customer AS SELECT * FROM (VALUES"
+            " ('a', timestamptz '2024-01-01+00', 'web', 30),"
+            " ('b', '2024-01-01+00', 'web', -5),"
+            " ('c', '1970-01-01+00', 'web', 40)) t (id, since, via, age)"
+        )
+        connection.execute(
+            "CREATE VIEW sold.leads AS SELECT id AS lead_id, since AS created_at, via AS source,"
+            " null::text AS campaign_id, null::text AS product_interest, null::text AS state,"
+            " null::text AS household_id, jsonb_build_object('age', age) AS attributes,"
+            " since AS updated_at FROM sold.customer"
+        )
+        connection.execute(
+            "CREATE VIEW sold.lead_events AS SELECT e AS event_id, l AS lead_id,"
+            " 'note' AS event_type, c AS channel, 'internal' AS direction,"
+            " null::text AS agent_id, 1.5::float8 AS value, '{}'::jsonb AS properties,"
+            " timestamptz '2024-01-02+00' AS occurred_at, null::timestamptz AS ingested_at"
+            " FROM (VALUES ('1', 'a', 'x'), ('1', 'a', 'x'), ('2', 'nobody', 'x'),"
+            " ('3', 'a', 'x'), ('3', 'a', 'y'), ('4', 'a', null)) t (e, l, c)"
+        )
+    return crm
+
+
+def test_rows_of_a_view_that_break_the_contract_are_left_out_and_quarantined(
+    sold: str, tmp_path: Path
+) -> None:
+    extract = extract_sources(sold, tmp_path, schema="sold")
+
+    assert [row["lead_id"] for row in read(extract.table("leads"))] == ["a"]
+    assert sorted(str(row["event_id"]) for row in read(extract.table("lead_events"))) == ["1", "3"]
+    assert extract.left_out == {"leads": 2, "lead_events": 3}
+    assert count_by_reason(sold) == {
+        "lead_events": {"duplicate_key": 1, "missing_value": 1, "unknown_lead": 1},
+        "leads": {"impossible_time": 1, "wrong_type": 1},
+    }
+    assert list_rows(sold)[0].origin == "view sold.leads"
+
+
+def test_a_view_is_extracted_twice_with_its_dirt_kept_once(sold: str, tmp_path: Path) -> None:
+    extract_sources(sold, tmp_path, schema="sold")
+    counts = count_by_reason(sold)
+
+    extract_sources(sold, tmp_path, schema="sold")
+
+    assert count_by_reason(sold) == counts
+
+
+def test_what_changes_in_a_view_of_leads_enters_their_history(sold: str, tmp_path: Path) -> None:
+    extract_sources(sold, tmp_path, schema="sold")
+    with connect(sold) as connection:
+        connection.execute("UPDATE sold.customer SET via = 'fair' WHERE id = 'a'")
+
+    extract = extract_sources(sold, tmp_path, schema="sold")
+
+    history = [row for row in read(extract.table("lead_versions")) if row["lead_id"] == "a"]
+    assert [row["source"] for row in sorted(history, key=lambda row: str(row["valid_from"]))] == [
+        "web",
+        "fair",
+    ]
+    assert len(rows(sold, "lead_versions", schema="sold")) == 4
+
+
+def test_a_source_that_is_missing_is_an_error_that_says_what_to_create(
+    sold: str, tmp_path: Path
+) -> None:
+    with connect(sold) as connection:
+        connection.execute("DROP TABLE sold.referrals")
+
+    with pytest.raises(LookupError, match=r"no table or view sold\.referrals; create one"):
+        extract_sources(sold, tmp_path, schema="sold")
+
+
+def test_a_column_that_is_missing_is_an_error_that_names_it(sold: str, tmp_path: Path) -> None:
+    with connect(sold) as connection:
+        connection.execute("ALTER TABLE sold.policies DROP COLUMN product")
+
+    with pytest.raises(LookupError, match=r"sold\.policies has no column product"):
+        extract_sources(sold, tmp_path, schema="sold")
