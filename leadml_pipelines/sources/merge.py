@@ -49,6 +49,8 @@ class Merge:
         for column in self._contract.leads:
             self._refuse_unknown_leads(column)
         self._insert()
+        if len(self.accepted) + len(self.faults) == len(good):
+            return  # all new: nothing there to compare with
         if self._contract.version:
             self._update_versions(self._contract.version)
         elif self._contract.fills:
@@ -94,13 +96,14 @@ class Merge:
         # In the order of the key, so that two writers of the same keys wait instead of deadlock.
         inserted = self._execute(
             sql.SQL(
-                "WITH first AS (SELECT DISTINCT ON ({key}) * FROM pg_temp.staged"
-                " ORDER BY {key}, {version} n), done AS"
-                " (INSERT INTO {target} ({columns}) SELECT {columns} FROM first ORDER BY {key}"
+                "WITH first AS (SELECT DISTINCT ON ({order}) * FROM pg_temp.staged"
+                " ORDER BY {order}, {version} n), done AS"
+                " (INSERT INTO {target} ({columns}) SELECT {columns} FROM first ORDER BY {order}"
                 " ON CONFLICT DO NOTHING RETURNING {key})"
                 " SELECT n FROM first JOIN done USING ({key})"
             ).format(
                 key=self._list(self._contract.key),
+                order=sql.SQL(", ").join(map(self._bytewise, self._contract.key)),
                 version=sql.SQL("{},").format(sql.Identifier(self._contract.version))
                 if self._contract.version
                 else sql.SQL(""),
@@ -109,6 +112,11 @@ class Merge:
             )
         )
         self._accept(inserted.fetchall())
+
+    def _bytewise(self, name: str) -> sql.Composed:
+        # Any order will do, and that of the bytes is several times cheaper than a language's.
+        text = self._contract.column(name).type == "text"
+        return sql.SQL('{} COLLATE "C"' if text else "{}").format(sql.Identifier(name))
 
     def _update_versions(self, version: str) -> None:
         """A newer version replaces an older one; versions in between go into the history."""
