@@ -98,7 +98,12 @@ def _answers(port: int, password: str) -> bool:
 
     try:
         with (
-            GraphDatabase.driver(f"bolt://127.0.0.1:{port}", auth=(USER, password)) as driver,
+            GraphDatabase.driver(
+                f"bolt://127.0.0.1:{port}",
+                auth=(USER, password),
+                connection_timeout=3,
+                connection_acquisition_timeout=5,  # Something mute may have taken the port.
+            ) as driver,
             driver.session(database=DATABASE) as session,
         ):
             session.run("RETURN 1").consume()

@@ -190,6 +190,8 @@ class ServiceStack:
                 ports = tuple(self.home.remembered_port(p) or 0 for p in service.port_names)
                 launch = service.launch(self.home, ports)
                 if self.supervisor.wait_until_ready(service.name, launch, cancelled) is not None:
+                    # Its starter may have been killed before it could.
+                    service.finish(self.home, ports[0])
                     return [f"{service.title} was running already."]
             end_unrecorded(service, self.home)
             notes = service.prepare(self.home, self.supervisor, cancelled)

@@ -20,7 +20,7 @@ from leadml_pipelines.services.errors import (
     StartCancelledError,
 )
 from leadml_pipelines.services.home import Home
-from leadml_pipelines.services.processes import ProcessSupervisor
+from leadml_pipelines.services.processes import ProcessSupervisor, http_ready
 from leadml_pipelines.services.records import Launch
 
 # Says in a file that it is there, with a child of its own in the same session and, on request, one
@@ -135,6 +135,17 @@ def test_the_log_of_an_earlier_run_is_not_quoted(supervisor: ProcessSupervisor) 
             supervisor.start("one", python(f"raise SystemExit('{word}')", ready=lambda: False))
     assert "pears" in str(caught.value)
     assert "apples" not in str(caught.value)
+
+
+def test_a_web_server_is_asked_without_the_proxy_of_the_environment(
+    supervisor: ProcessSupervisor, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    port = Home(home).port("web")
+    url = f"http://127.0.0.1:{port}/"
+    argv = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+    supervisor.start("web", Launch(argv, lambda: http_ready(url)))
+    assert not http_ready(f"{url}no/such/page")
 
 
 def test_a_process_that_is_never_ready_is_ended(supervisor: ProcessSupervisor) -> None:

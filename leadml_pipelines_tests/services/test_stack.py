@@ -138,6 +138,17 @@ def test_a_second_start_starts_nothing_and_stops_nothing(stack: ServiceStack) ->
     assert all(record.alive for record in before.values())
 
 
+def test_a_second_start_makes_up_for_a_first_that_was_killed_at_the_end(
+    stack: ServiceStack, environment: dict[str, str]
+) -> None:
+    with psycopg.connect(environment["LEADML_POSTGRES_URL"], autocommit=True) as connection:
+        connection.execute("DROP DATABASE dagster")
+    ServiceStack(stack.home.path).start()
+    url = environment["LEADML_DAGSTER_URL"]
+    with psycopg.connect(url.replace("+psycopg2", "")) as connection:
+        connection.execute("SELECT 1")
+
+
 def test_a_shell_with_the_printed_variables_still_sees_the_servers_as_its_own(
     stack: ServiceStack, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,8 +10,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -102,6 +104,27 @@ def test_the_progress_names_each_server(stack: ServiceStack) -> None:
     stack.start(lines.append, only=["redis"])
     assert re.fullmatch(r"Redis is ready after \d+\.\d s\.", lines[0])
     assert lines[1] == "Redis was running already."
+
+
+def test_of_two_commands_at_the_same_time_one_starts_the_server(home: Path) -> None:
+    stacks = [ServiceStack(home) for _ in range(2)]
+    try:
+        with ThreadPoolExecutor() as pool:
+            for future in [pool.submit(s.start, only=["redis"]) for s in stacks]:
+                future.result()
+        assert sorted(s.started for s in stacks) == [(), ("redis",)]
+    finally:
+        stacks[0].remove()
+
+
+def test_a_server_that_was_killed_is_shown_as_ended_with_its_log(stack: ServiceStack) -> None:
+    stack.start(only=["redis"])
+    record = stack.supervisor.records()["redis"]
+    os.kill(record.pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(record.pid)], timeout=10)
+    line = next(line for line in stack.status() if line.name == "redis")
+    assert line.state == "ended"
+    assert record.log in line.note
 
 
 def test_a_server_that_the_environment_names_is_used_instead(
@@ -221,7 +244,7 @@ def test_a_graph_whose_first_start_was_interrupted_is_made_anew(home: Path) -> N
     prepared.create()
     (home / "graph").mkdir()
     (home / "graph" / "half a database").touch()
-    GraphService().prepare(prepared, ProcessSupervisor(prepared), None)
+    GraphService().prepare(prepared, ProcessSupervisor(prepared), threading.Event())
     assert list((home / "graph").iterdir()) == []
 
 
@@ -230,7 +253,7 @@ def test_a_graph_that_was_complete_is_kept(home: Path) -> None:
     prepared.create()
     (home / "graph").mkdir()
     (home / "graph" / COMPLETE).touch()
-    GraphService().prepare(prepared, ProcessSupervisor(prepared), None)
+    GraphService().prepare(prepared, ProcessSupervisor(prepared), threading.Event())
     assert [path.name for path in (home / "graph").iterdir()] == [COMPLETE]
 
 
