@@ -164,8 +164,8 @@ def _require_table(connection: psycopg.Connection[Any], schema: str, name: str) 
     ).fetchone()
     if found is None:
         raise TypeError(
-            f"there is no table {schema}.{name}; run the migrations (`leadml migrate`) or name "
-            "another schema with LEADML_CRM_SCHEMA"
+            f"there is no table {schema}.{name}; `leadml up` creates those of schema crm, and "
+            "LEADML_CRM_SCHEMA names another schema"
         )
     if found[0] not in ("r", "p"):
         raise TypeError(

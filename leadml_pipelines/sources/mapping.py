@@ -311,6 +311,11 @@ class Mapping(_Part):
         return "\n".join(lines).strip() + "\n" if lines else ""
 
 
+def load_mapping(path: Path) -> Mapping:
+    """Read and check a mapping file; the same as `Mapping.read`."""
+    return Mapping.read(path)
+
+
 def _check_load(table: Table, load: Load, files: dict[str, Files]) -> None:
     if load.file not in files:
         raise ValueError(

@@ -178,7 +178,7 @@ def replay(
         reason: Only rows refused for this reason.
         ids: Only these rows.
         corrected: id -> the columns to change, and their new values, for rows that need a fix.
-            Those rows are replayed whatever `ids` says; the raw content stays as it came.
+            Without `ids` only they are replayed. The raw content stays as it came.
         schema: Schema of the contract's tables.
 
     Raises:
