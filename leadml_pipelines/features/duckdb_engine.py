@@ -1,0 +1,245 @@
+"""The bulk engine: DuckDB over Parquet extracts of the source tables."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from leadml_pipelines.features.compiler import compile_views
+from leadml_pipelines.features.frames import (
+    aligned,
+    checked_spine,
+    distinct_keys,
+    features_of,
+    to_pandas,
+)
+from leadml_pipelines.features.relations import (
+    DOUBLE,
+    INTEGER,
+    MONEY,
+    RELATIONS,
+    SOURCE_TABLES,
+    TEXT,
+    TIME,
+    Latest,
+)
+from leadml_pipelines.features.view import Feature, FeatureView
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+
+    from leadml_pipelines.features.catalogue import Catalogue
+
+_TYPES = {
+    TEXT: "VARCHAR",
+    TIME: "TIMESTAMP",
+    DOUBLE: "DOUBLE",
+    INTEGER: "BIGINT",
+    MONEY: "DECIMAL(18,4)",
+}
+_OPTIONAL_TABLES = frozenset({"graph_metrics"})
+
+
+class MissingTableError(LookupError):
+    """A source table that features need was not given to the engine."""
+
+
+class DuckDBEngine:
+    """Computes views for whole spines, out of core, over Parquet files.
+
+    Use it in a `with` block. Inside DuckDB times are naive UTC `TIMESTAMP`s; on both sides of it
+    they carry their zone.
+
+    Args:
+        tables: Source table -> Parquet file. `graph_metrics` may be missing or not exist: it is
+            then empty, which is what is known before the graph was ever measured.
+        memory_limit: What DuckDB may hold before it spills to `temp_directory`, as in `4GB`.
+        threads: All cores if None.
+        temp_directory: Where to spill; a folder of the system's by default.
+        catalogue: Where views that others are built on are found; the built-in one by default.
+
+    Raises:
+        MissingTableError: a source table is not there.
+    """
+
+    def __init__(
+        self,
+        tables: Mapping[str, Path],
+        *,
+        memory_limit: str = "4GB",
+        threads: int | None = None,
+        temp_directory: Path | None = None,
+        catalogue: Catalogue | None = None,
+    ) -> None:
+        import duckdb
+
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": memory_limit,
+            # Without extensions nothing is looked up or loaded at run time.
+            "autoinstall_known_extensions": False,
+        }
+        if threads is not None:
+            config["threads"] = threads
+        if temp_directory is not None:
+            config["temp_directory"] = str(temp_directory)
+        self._catalogue = catalogue
+        self._connection = duckdb.connect(":memory:", config=config)
+        try:
+            self._connection.execute("SET TimeZone = 'UTC'")
+            for name in dict.fromkeys((*SOURCE_TABLES, *tables)):
+                self._expose(name, tables.get(name))
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> DuckDBEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close DuckDB; the engine can't be used after it."""
+        self._connection.close()
+
+    def _expose(self, name: str, path: Path | None) -> None:
+        quoted = _quoted(name)
+        if path is None or not path.exists():
+            if name not in _OPTIONAL_TABLES:
+                raise MissingTableError(
+                    f"the bulk engine needs the table {name}"
+                    + (f", and {path} does not exist" if path else "")
+                    + "; materialize the sources first"
+                )
+            columns = ", ".join(f"{_quoted(c)} {t}" for c, t in _empty_columns(name).items())
+            self._connection.execute(f"CREATE TABLE {quoted} ({columns})")
+            return
+        scan = f"read_parquet({_literal(str(path))})"
+        described = self._connection.execute(f"DESCRIBE FROM {scan}").fetchall()
+        columns = ", ".join(
+            # The session is in UTC, so the cast keeps the instant.
+            f"CAST({_quoted(column)} AS TIMESTAMP) AS {_quoted(column)}"
+            if kind == "TIMESTAMP WITH TIME ZONE"
+            else _quoted(column)
+            for column, kind, *_ in described
+        )
+        self._connection.execute(f"CREATE VIEW {quoted} AS FROM {scan} SELECT {columns}")
+
+    def compute(self, views: Sequence[FeatureView], spine: pd.DataFrame) -> pd.DataFrame:
+        """Compute views for every row of a spine.
+
+        Args:
+            views: Any views of one entity type; those they are built on are computed with them.
+            spine: `entity_id` (text) and `as_of` (timezone-aware), in any order, repeats allowed;
+                other columns are ignored.
+
+        Returns:
+            `entity_id`, `as_of` and the features; one row per row of the spine, in its order.
+
+        Raises:
+            SpineError, NaiveTimeError: the spine can't be used.
+        """
+        keys = checked_spine(spine)
+        wanted = distinct_keys(keys)
+        features = features_of(views)
+        sql = compile_views(
+            views,
+            "duckdb",
+            catalogue=self._catalogue,
+            spine="SELECT entity_id, as_of FROM distinct_spine",
+        )
+        computed = self._query(sql, None, {"distinct_spine": wanted}, features)
+        return aligned(keys, computed, features)
+
+    def sql(
+        self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None, **frames: Any
+    ) -> pd.DataFrame:
+        """Run a query over the source tables, for labels and spines.
+
+        Args:
+            query: DuckDB SQL. Times are naive UTC `TIMESTAMP`s in it.
+            params: Values of `?`, `$1` or `$name`. Timezone-aware times are converted.
+            **frames: DataFrames to query, under their names; their times must carry a zone.
+
+        Returns:
+            The result; times come back as datetime64[us, UTC], text as objects.
+        """
+        return self._query(query, params, frames, ())
+
+    def _query(
+        self,
+        query: str,
+        params: Sequence[Any] | Mapping[str, Any] | None,
+        frames: Mapping[str, pd.DataFrame],
+        features: Sequence[Feature],
+    ) -> pd.DataFrame:
+        # A cursor of its own: frames of one call are not seen by another.
+        cursor = self._connection.cursor()
+        try:
+            cursor.execute("SET TimeZone = 'UTC'")
+            for name, frame in frames.items():
+                _register(cursor, name, frame)
+            result = cursor.sql(query, params=None if params is None else _naive(params))
+            return to_pandas(result.to_arrow_table(), features)
+        finally:
+            cursor.close()
+
+
+def _register(cursor: duckdb.DuckDBPyConnection, name: str, frame: pd.DataFrame) -> None:
+    import pyarrow as pa
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    columns = ", ".join(
+        f"CAST({_quoted(column.name)} AS TIMESTAMP) AS {_quoted(column.name)}"
+        if pa.types.is_timestamp(column.type)
+        # A column of nothing but missing text arrives without a type.
+        else f"CAST({_quoted(column.name)} AS VARCHAR) AS {_quoted(column.name)}"
+        if pa.types.is_null(column.type)
+        else _quoted(column.name)
+        for column in table.schema
+    )
+    raw = f"frame_{secrets.token_hex(8)}"
+    cursor.register(raw, table)
+    cursor.execute(f"CREATE OR REPLACE TEMP VIEW {_quoted(name)} AS FROM {raw} SELECT {columns}")
+
+
+def _naive(params: Sequence[Any] | Mapping[str, Any]) -> Any:
+    from datetime import datetime
+
+    from leadml_pipelines.times import require_utc
+
+    def one(value: Any, name: str) -> Any:
+        if isinstance(value, datetime):
+            return require_utc(value, name).replace(tzinfo=None)
+        return value
+
+    if isinstance(params, Mapping):
+        return {name: one(value, name) for name, value in params.items()}
+    return [one(value, f"parameter {i}") for i, value in enumerate(params, start=1)]
+
+
+def _empty_columns(table: str) -> dict[str, str]:
+    columns = {"entity_type": "VARCHAR", "entity_id": "VARCHAR", "computed_at": "TIMESTAMP"}
+    for relation in RELATIONS.values():
+        if relation.table == table:
+            columns.update({name: _TYPES[type_] for name, type_ in relation.columns.items()})
+            if isinstance(relation, Latest):
+                columns[relation.time] = "TIMESTAMP"
+    return columns
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,168 @@
+"""The on-demand engine: one lead, or a few hundred, where the rows already are."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from leadml_pipelines.features.compiler import compile_views
+from leadml_pipelines.features.frames import features_of
+from leadml_pipelines.features.relations import SOURCE_TABLES
+from leadml_pipelines.features.view import FeatureView, Value
+from leadml_pipelines.times import require_utc
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import psycopg
+
+    from leadml_pipelines.features.catalogue import Catalogue
+
+_OWN_TABLES = frozenset({"graph_metrics"})
+"""Tables of ours; all others belong to the source contract."""
+
+_SCHEMA = re.compile(r"[a-z_][a-z0-9_]*")
+
+_SESSION = (
+    "SET plan_cache_mode = force_generic_plan",  # planning takes longer than running
+    "SET jit = off",  # and compiling to machine code longer still
+    "SET default_transaction_read_only = on",
+)
+
+_SPINE = "SELECT DISTINCT unnest($1::text[]) AS entity_id, $2::timestamptz AS as_of"
+
+
+class PostgresEngine:
+    """Computes views for some entities as of one moment, with a prepared statement.
+
+    It holds one connection, opened at the first call and again after it was lost. Calls from
+    several threads take turns.
+
+    Args:
+        url: `postgresql://...`.
+        schema: Schema of the source contract.
+        catalogue: Where views that others are built on are found; the built-in one by default.
+
+    Raises:
+        ValueError: the schema's name is not lower-case letters, digits and _.
+    """
+
+    def __init__(
+        self, url: str, schema: str = "crm", *, catalogue: Catalogue | None = None
+    ) -> None:
+        if not _SCHEMA.fullmatch(schema):
+            raise ValueError(
+                f"schema {schema!r} must consist of lower-case letters, digits and _, "
+                "and not begin with a digit"
+            )
+        self._url = url
+        self._catalogue = catalogue
+        self._tables = {
+            table: f'"leadml"."{table}"' if table in _OWN_TABLES else f'"{schema}"."{table}"'
+            for table in SOURCE_TABLES
+        }
+        self._connection: psycopg.Connection[Any] | None = None
+        self._turn = threading.Lock()
+
+    def __enter__(self) -> PostgresEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, if there is one; a later call opens a new one."""
+        with self._turn:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def compute(
+        self, views: Sequence[FeatureView], entity_ids: Sequence[str], as_of: datetime
+    ) -> pd.DataFrame:
+        """Compute views for some entities.
+
+        Args:
+            views: Any views of one entity type; those they are built on are computed with them.
+            entity_ids: In any order; a repeated id is answered as often. An id that nobody knows
+                gets the defaults.
+            as_of: Timezone-aware.
+
+        Returns:
+            `entity_id`, `as_of` and the features; one row per id, in their order.
+
+        Raises:
+            NaiveTimeError: `as_of` has no time zone.
+        """
+        import pandas as pd
+        import pyarrow as pa
+
+        from leadml_pipelines.features.frames import to_pandas
+
+        moment = require_utc(as_of, "as_of")
+        values = self.rows(views, entity_ids, moment)
+        features = features_of(views)
+        types = {
+            "double": pa.float64(),
+            "integer": pa.int64(),
+            "boolean": pa.bool_(),
+            "category": pa.large_string(),
+        }
+        table = pa.table(
+            {
+                feature.name: pa.array(
+                    (values[entity][i] for entity in entity_ids), types[feature.type]
+                )
+                for i, feature in enumerate(features)
+            }
+        )
+        frame = to_pandas(table, features)
+        frame.insert(0, "entity_id", pd.Series(list(entity_ids), dtype=object))
+        frame.insert(1, "as_of", pd.Series([moment] * len(entity_ids), dtype="datetime64[us, UTC]"))
+        return frame
+
+    def rows(
+        self, views: Sequence[FeatureView], entity_ids: Sequence[str], as_of: datetime
+    ) -> dict[str, tuple[Value, ...]]:
+        """Like `compute`, as plain values: entity -> values in the order of the views' features."""
+        import psycopg
+
+        statement = compile_views(
+            views, "postgres", catalogue=self._catalogue, tables=self._tables, spine=_SPINE
+        )
+        moment = require_utc(as_of, "as_of")
+        with self._turn:
+            try:
+                found = self._run(statement, list(entity_ids), moment)
+            except psycopg.OperationalError:
+                # The server went away between two calls: reading again is safe.
+                if self._connection is None or not self._connection.broken:
+                    raise
+                self._connection.close()
+                self._connection = None
+                found = self._run(statement, list(entity_ids), moment)
+        return {row[0]: row[2:] for row in found}
+
+    def _run(self, statement: str, ids: list[str], as_of: datetime) -> list[tuple[Any, ...]]:
+        if self._connection is None:
+            self._connection = self._open()
+        import psycopg
+
+        with psycopg.RawCursor(self._connection) as cursor:
+            return cursor.execute(statement.encode(), (ids, as_of), prepare=True).fetchall()
+
+    def _open(self) -> psycopg.Connection[Any]:
+        from leadml_pipelines.postgres import connect
+
+        connection = connect(self._url, autocommit=True)
+        for setting in _SESSION:
+            connection.execute(setting.encode())
+        return connection

@@ -1,0 +1,134 @@
+"""The tables that hold the history of views: one per view, partitioned by day of `as_of`.
+
+They follow the catalogue: a new feature adds a column, a removed one leaves its column behind, and
+a feature that changed its type is refused, because old and new values can't share a column.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from leadml_pipelines.features.view import FeatureView
+
+SCHEMA = "leadml"
+_TYPES = {
+    "double": "double precision",
+    "integer": "bigint",
+    "boolean": "boolean",
+    "category": "text",
+}
+
+
+class FeatureTypeChangedError(RuntimeError):
+    """A feature has another type than its column."""
+
+
+def table_of(view: FeatureView) -> str:
+    """Name of a view's table, in the schema `leadml`."""
+    return f"feature_{view.name}"
+
+
+def qualified(name: str) -> sql.Identifier:
+    """A table of ours as SQL."""
+    return sql.Identifier(SCHEMA, name)
+
+
+def lock(connection: psycopg.Connection[Any], view: FeatureView) -> None:
+    """Let one writer at a time at a view, until the end of the transaction."""
+    connection.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"leadml.{table_of(view)}",)
+    )
+
+
+def existing_columns(connection: psycopg.Connection[Any], view: FeatureView) -> dict[str, str]:
+    """Column -> type of a view's table; empty when there is no table yet."""
+    rows = connection.execute(
+        "SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute a "
+        "JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped",
+        (SCHEMA, table_of(view)),
+    )
+    return dict(rows.fetchall())
+
+
+def ensure_table(connection: psycopg.Connection[Any], view: FeatureView, day: datetime) -> None:
+    """Create or extend a view's table, and the partition of a day.
+
+    Args:
+        connection: In a transaction of its own: what this does locks readers out until its end.
+        view: Whose table.
+        day: Any time in the day (UTC).
+
+    Raises:
+        FeatureTypeChangedError: a column has another type than its feature.
+    """
+    lock(connection, view)
+    table = qualified(table_of(view))
+    connection.execute(
+        sql.SQL(
+            "CREATE TABLE IF NOT EXISTS {} (entity_id text NOT NULL, as_of timestamptz NOT NULL, "
+            "created_at timestamptz NOT NULL, PRIMARY KEY (as_of, entity_id)) "
+            "PARTITION BY RANGE (as_of)"
+        ).format(table)
+    )
+    there = existing_columns(connection, view)
+    for feature in view.features:
+        type_ = _TYPES[feature.type]
+        if feature.name not in there:
+            connection.execute(
+                sql.SQL("ALTER TABLE {} ADD COLUMN {} {}").format(
+                    table, sql.Identifier(feature.name), sql.SQL(type_)
+                )
+            )
+        elif there[feature.name] != type_:
+            raise FeatureTypeChangedError(
+                f"feature {feature.name} is {feature.type} now, but its column in "
+                f"{SCHEMA}.{table_of(view)} is {there[feature.name]}; give the feature a new name"
+            )
+    start = _day(day)
+    partition = _partition(view.name, start)
+    found = connection.execute("SELECT to_regclass(%s)", (f'"{SCHEMA}"."{partition}"',)).fetchone()
+    if found is not None and found[0] is not None:
+        return
+    connection.execute(
+        sql.SQL("CREATE TABLE {} PARTITION OF {} FOR VALUES FROM ({}) TO ({})").format(
+            qualified(partition),
+            table,
+            sql.Literal(start.isoformat()),
+            sql.Literal((start + timedelta(days=1)).isoformat()),
+        )
+    )
+
+
+def drop_moment(connection: psycopg.Connection[Any], view: str, as_of: datetime) -> None:
+    """Remove a moment's rows of a view: the whole partition when it held nothing else."""
+    start = _day(as_of)
+    others = connection.execute(
+        "SELECT count(*) FROM leadml.feature_view_snapshots "
+        "WHERE view = %s AND as_of >= %s AND as_of < %s AND as_of <> %s",
+        (view, start, start + timedelta(days=1), as_of),
+    ).fetchone()
+    if others is not None and others[0] == 0:
+        partition = qualified(_partition(view, start))
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(partition))
+    else:
+        connection.execute(
+            sql.SQL("DELETE FROM {} WHERE as_of = %s").format(qualified(f"feature_{view}")),
+            (as_of,),
+        )
+    connection.execute(
+        "DELETE FROM leadml.feature_view_snapshots WHERE view = %s AND as_of = %s", (view, as_of)
+    )
+
+
+def _day(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _partition(view: str, day: datetime) -> str:
+    # Within PostgreSQL's 63 bytes: view names have at most 46 characters here.
+    return f"feature_{view}_{day:%Y%m%d}"

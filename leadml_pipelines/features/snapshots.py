@@ -1,0 +1,431 @@
+"""Snapshots: every view of every entity as of one moment, kept in PostgreSQL.
+
+A view is written in one transaction and a re-run for the same moment replaces it. A snapshot (all
+views of an entity type at one moment) is read as "the latest" only once `check_snapshot` has found
+it whole; writing one of its views again takes that mark away until the next check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from leadml_pipelines.features.frames import features_of, to_pandas
+from leadml_pipelines.features.snapshot_tables import (
+    SCHEMA,
+    drop_moment,
+    ensure_table,
+    existing_columns,
+    lock,
+    qualified,
+    table_of,
+)
+from leadml_pipelines.features.view import Feature, FeatureView
+from leadml_pipelines.postgres import arrow_connection, connect
+from leadml_pipelines.times import require_utc, require_utc_column, utc_now
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import psycopg
+    import pyarrow as pa
+
+    from leadml_pipelines.features.catalogue import Catalogue
+
+OUT_OF_RANGE_LIMIT = 0.01
+"""Share of a feature's values outside its declared range above which a snapshot is not sound.
+
+Fewer are single odd values: they are counted here, and publication holds them back one by one."""
+
+
+class NoSnapshotError(LookupError):
+    """There is no checked snapshot of an entity type yet."""
+
+
+@dataclass(frozen=True)
+class SnapshotInfo:
+    """A checked snapshot.
+
+    Attributes:
+        snapshot_id: Its name.
+        entity: Entity type.
+        as_of: Its moment.
+        rows: Entities in it.
+        checked_at: When it was found whole.
+    """
+
+    snapshot_id: str
+    entity: str
+    as_of: datetime
+    rows: int
+    checked_at: datetime
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot's values: one row per entity, `entity_id`, `as_of` and every feature."""
+
+    snapshot_id: str
+    entity: str
+    as_of: datetime
+    frame: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class SnapshotReport:
+    """What a check of a snapshot found.
+
+    Attributes:
+        snapshot_id: Its name.
+        rows: Entities in it.
+        sound: Whether it may be published.
+        problems: Why not, as sentences.
+        out_of_range: Feature -> number of values outside its range, where there are any.
+    """
+
+    snapshot_id: str
+    rows: int
+    sound: bool
+    problems: tuple[str, ...]
+    out_of_range: dict[str, int]
+
+
+def snapshot_id(entity: str, as_of: datetime) -> str:
+    """The name of a snapshot; names of later moments sort after those of earlier ones."""
+    return f"{entity}-{require_utc(as_of, 'as_of'):%Y%m%dT%H%M%S.%fZ}"
+
+
+def write_view_snapshot(url: str, view: FeatureView, frame: pd.DataFrame, as_of: datetime) -> int:
+    """Write a view's values as of one moment, replacing what was there for that moment.
+
+    Args:
+        url: `postgresql://...`.
+        view: The view.
+        frame: `entity_id`, `as_of` (the same everywhere) and the view's features.
+        as_of: Timezone-aware.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        ValueError: the frame lacks a feature, repeats an entity, or holds another moment.
+        FeatureTypeChangedError: a column has another type than its feature.
+    """
+    moment = require_utc(as_of, "as_of")
+    table = _arrow(view, frame, moment)
+    with connect(url) as connection:
+        ensure_table(connection, view, moment)
+    with arrow_connection(url) as connection, connection.cursor() as cursor:
+        name = table_of(view)
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", (f"{SCHEMA}.{name}",)
+        ).fetchall()
+        cursor.execute(f'DELETE FROM "{SCHEMA}"."{name}" WHERE as_of = $1', (moment,))  # noqa: S608
+        if table.num_rows:
+            cursor.adbc_ingest(name, table, mode="append", db_schema_name=SCHEMA)
+        cursor.execute(
+            "INSERT INTO leadml.feature_view_snapshots (view, as_of, entity, rows, created_at) "
+            "VALUES ($1, $2, $3, $4, now()) ON CONFLICT (view, as_of) "
+            "DO UPDATE SET rows = excluded.rows, created_at = excluded.created_at",
+            (view.name, moment, view.entity, table.num_rows),
+        )
+        cursor.execute(
+            "UPDATE leadml.feature_snapshots SET checked_at = NULL "
+            "WHERE entity = $1 AND as_of = $2",
+            (view.entity, moment),
+        )
+        connection.commit()
+    return int(table.num_rows)
+
+
+def _arrow(view: FeatureView, frame: pd.DataFrame, as_of: datetime) -> pa.Table:
+    import pyarrow as pa
+
+    missing = [f.name for f in view.features if f.name not in frame.columns]
+    if missing:
+        raise ValueError(f"the frame lacks {', '.join(missing)} of view {view.name}")
+    if not (require_utc_column(frame["as_of"], "as_of") == as_of).all():
+        raise ValueError(f"the frame of view {view.name} holds rows of another time than {as_of}")
+    if frame["entity_id"].duplicated().any() or frame["entity_id"].isna().any():
+        raise ValueError(f"the frame of view {view.name} must have every entity once")
+    types = {
+        "double": pa.float64(),
+        "integer": pa.int64(),
+        "boolean": pa.bool_(),
+        "category": pa.string(),
+    }
+    time = pa.timestamp("us", "UTC")
+    rows = len(frame)
+    return pa.table(
+        {
+            "entity_id": pa.array(frame["entity_id"], pa.string()),
+            "as_of": pa.array([as_of] * rows, time),
+            "created_at": pa.array([utc_now()] * rows, time),
+            **{
+                f.name: pa.array(frame[f.name], types[f.type], from_pandas=True)
+                for f in view.features
+            },
+        }
+    )
+
+
+def check_snapshot(
+    url: str, catalogue: Catalogue, entity: str, as_of: datetime, *, keep: int = 14
+) -> SnapshotReport:
+    """Check a snapshot as a whole; when it is sound, mark it and drop old ones.
+
+    Sound means: every view of the entity type was written for this moment, all of them hold the
+    same entities, there is at least one, and at most 1 % of any feature's values lie outside its
+    declared range.
+
+    Args:
+        url: `postgresql://...`.
+        catalogue: The views and ranges to check against.
+        entity: Entity type.
+        as_of: The snapshot's moment.
+        keep: How many checked snapshots to keep, this one included.
+    """
+    moment = require_utc(as_of, "as_of")
+    views = catalogue.views(entity)
+    with connect(url) as connection:
+        for view in views:
+            lock(connection, view)
+        rows, problems = _compare(connection, views, moment)
+        out_of_range: dict[str, int] = {}
+        if not problems:
+            for view in views:
+                out_of_range |= _out_of_range(connection, view, moment)
+            problems += [
+                f"{count} of {rows} values of {name} lie outside its range"
+                for name, count in out_of_range.items()
+                if count > OUT_OF_RANGE_LIMIT * rows
+            ]
+        from psycopg.types.json import Jsonb
+
+        name = snapshot_id(entity, moment)
+        connection.execute(
+            "INSERT INTO leadml.feature_snapshots "
+            "(snapshot_id, entity, as_of, rows, problems, checked_at) "
+            "VALUES (%s, %s, %s, %s, %s, CASE WHEN %s THEN now() END) "
+            "ON CONFLICT (snapshot_id) DO UPDATE SET rows = excluded.rows, "
+            "problems = excluded.problems, checked_at = excluded.checked_at",
+            (name, entity, moment, rows, Jsonb(problems), not problems),
+        )
+    if not problems:
+        prune(url, entity, keep)
+    return SnapshotReport(name, rows, not problems, tuple(problems), out_of_range)
+
+
+def _compare(
+    connection: psycopg.Connection[Any], views: Sequence[FeatureView], as_of: datetime
+) -> tuple[int, list[str]]:
+    written = dict(
+        connection.execute(
+            "SELECT view, rows FROM leadml.feature_view_snapshots WHERE as_of = %s", (as_of,)
+        ).fetchall()
+    )
+    missing = [view.name for view in views if view.name not in written]
+    if missing or not views:
+        return 0, [f"the views {', '.join(missing)} were not written for {as_of.isoformat()}"]
+    first, *others = views
+    rows = int(written[first.name])
+    problems = [] if rows else ["the snapshot holds no entities"]
+    for other in others:
+        differ = connection.execute(
+            sql.SQL(
+                "SELECT count(*) FROM (SELECT entity_id FROM {} WHERE as_of = %s) a "
+                "FULL JOIN (SELECT entity_id FROM {} WHERE as_of = %s) b USING (entity_id) "
+                "WHERE a.entity_id IS NULL OR b.entity_id IS NULL"
+            ).format(qualified(table_of(first)), qualified(table_of(other))),
+            (as_of, as_of),
+        ).fetchone()
+        if differ is not None and differ[0]:
+            problems.append(
+                f"{differ[0]} entities are in only one of the views {first.name} and {other.name}"
+            )
+    return rows, problems
+
+
+def _out_of_range(
+    connection: psycopg.Connection[Any], view: FeatureView, as_of: datetime
+) -> dict[str, int]:
+    bounded = [
+        f
+        for f in view.features
+        if f.type in ("double", "integer") and (f.low is not None or f.high is not None)
+    ]
+    if not bounded:
+        return {}
+
+    def count(feature: Feature) -> sql.Composed:
+        column = sql.Identifier(feature.name)
+        tests = [sql.SQL("{} = 'NaN'").format(column)] if feature.type == "double" else []
+        for bound, sign in ((feature.low, "<"), (feature.high, ">")):
+            if bound is not None:
+                test = sql.SQL("{} " + sign + " {}")
+                tests.append(test.format(column, sql.Literal(float(bound))))
+        return sql.SQL("count(*) FILTER (WHERE {})").format(sql.SQL(" OR ").join(tests))
+
+    found = connection.execute(
+        sql.SQL("SELECT {} FROM {} WHERE as_of = %s").format(
+            sql.SQL(", ").join(count(feature) for feature in bounded), qualified(table_of(view))
+        ),
+        (as_of,),
+    ).fetchone()
+    counts = zip(bounded, found or (), strict=False)
+    return {feature.name: int(number) for feature, number in counts if number}
+
+
+def prune(url: str, entity: str, keep: int) -> list[datetime]:
+    """Drop what is older than the newest checked snapshots.
+
+    Args:
+        url: `postgresql://...`.
+        entity: Entity type.
+        keep: How many checked snapshots stay; at least 1.
+
+    Returns:
+        The moments that were dropped: none while someone reads the tables for seconds on end. The
+        next call drops what this one left.
+    """
+    from psycopg.errors import LockNotAvailable
+
+    if keep < 1:
+        raise ValueError(f"keep is {keep}; at least one snapshot must stay")
+    try:
+        return _prune(url, entity, keep)
+    except LockNotAvailable:
+        return []
+
+
+def _prune(url: str, entity: str, keep: int) -> list[datetime]:
+    with connect(url) as connection:
+        connection.execute("SET LOCAL lock_timeout = '3s'")
+        oldest = connection.execute(
+            "SELECT min(as_of) FROM (SELECT as_of FROM leadml.feature_snapshots "
+            "WHERE entity = %s AND checked_at IS NOT NULL ORDER BY as_of DESC LIMIT %s) newest",
+            (entity, keep),
+        ).fetchone()
+        if oldest is None or oldest[0] is None:
+            return []
+        old = connection.execute(
+            "SELECT view, as_of FROM leadml.feature_view_snapshots "
+            "WHERE entity = %s AND as_of < %s ORDER BY as_of, view",
+            (entity, oldest[0]),
+        ).fetchall()
+        for view, as_of in old:
+            drop_moment(connection, view, as_of)
+        connection.execute(
+            "DELETE FROM leadml.feature_snapshots WHERE entity = %s AND as_of < %s",
+            (entity, oldest[0]),
+        )
+    return sorted({as_of for _, as_of in old})
+
+
+def latest_checked(url: str, entity: str) -> SnapshotInfo | None:
+    """The newest checked snapshot of an entity type, or None."""
+    with connect(url) as connection:
+        row = connection.execute(
+            "SELECT snapshot_id, entity, as_of, rows, checked_at FROM leadml.feature_snapshots "
+            "WHERE entity = %s AND checked_at IS NOT NULL ORDER BY as_of DESC LIMIT 1",
+            (entity,),
+        ).fetchone()
+    return None if row is None else SnapshotInfo(*row)
+
+
+def read_snapshot(
+    url: str,
+    views: Sequence[FeatureView],
+    as_of: datetime,
+    entity_ids: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Read the values of views as of one moment that was written, checked or not.
+
+    Args:
+        url: `postgresql://...`.
+        views: Views of one entity type.
+        as_of: The moment.
+        entity_ids: Only these entities; all if None.
+
+    Returns:
+        `entity_id`, `as_of` and the features, sorted by entity; one row per entity of the first
+        view that was written. A feature that was added since then is missing everywhere.
+    """
+    moment = require_utc(as_of, "as_of")
+    features = features_of(views)
+    with connect(url) as connection:
+        columns = {view.name: set(existing_columns(connection, view)) for view in views}
+        query = _select(views, columns, entity_ids is not None).as_string(connection)
+    with arrow_connection(url) as arrow, arrow.cursor() as cursor:
+        cursor.execute(query, (moment,) if entity_ids is None else (moment, list(entity_ids)))
+        table = cursor.fetch_arrow_table()
+    return to_pandas(table, features)
+
+
+def _select(views: Sequence[FeatureView], columns: dict[str, set[str]], some: bool) -> sql.Composed:
+    types = {"double": "float8", "integer": "bigint", "boolean": "boolean", "category": "text"}
+    there = [view for view in views if columns[view.name]]
+    if not there:
+        names = ", ".join(view.name for view in views)
+        raise NoSnapshotError(f"the views {names} were never written")
+    selected = [
+        sql.Identifier(view.name, feature.name)
+        if feature.name in columns[view.name]
+        else sql.SQL("CAST(NULL AS {}) AS {}").format(
+            sql.SQL(types[feature.type]), sql.Identifier(feature.name)
+        )
+        for view in views
+        for feature in view.features
+    ]
+    first = sql.Identifier(there[0].name)
+    joins = [
+        sql.SQL(
+            "LEFT JOIN {table} AS {view} ON {view}.as_of = {first}.as_of "
+            "AND {view}.entity_id = {first}.entity_id"
+        ).format(table=qualified(table_of(view)), view=sql.Identifier(view.name), first=first)
+        for view in there[1:]
+    ]
+    return sql.SQL(
+        "SELECT {first}.entity_id, {first}.as_of, {features} FROM {table} AS {first} {joins} "
+        "WHERE {first}.as_of = $1{some} ORDER BY {first}.entity_id"
+    ).format(
+        first=first,
+        features=sql.SQL(", ").join(selected),
+        table=qualified(table_of(there[0])),
+        joins=sql.SQL(" ").join(joins),
+        some=sql.SQL(" AND {}.entity_id = ANY($2)").format(first) if some else sql.SQL(""),
+    )
+
+
+def read_latest(
+    url: str,
+    entity: str,
+    entity_ids: Sequence[str] | None = None,
+    *,
+    catalogue: Catalogue | None = None,
+) -> Snapshot:
+    """Read the newest checked snapshot: one row per entity, with every feature of its type.
+
+    Args:
+        url: `postgresql://...`.
+        entity: Entity type.
+        entity_ids: Only these entities; all if None. Unknown ones have no row.
+        catalogue: The built-in one by default.
+
+    Raises:
+        NoSnapshotError: no snapshot of the type has been checked yet.
+    """
+    from leadml_pipelines.features.catalogue import catalogue as built_in
+
+    newest = latest_checked(url, entity)
+    if newest is None:
+        raise NoSnapshotError(
+            f"no snapshot of {entity} features has passed its check yet; "
+            "materialize feature_snapshot first"
+        )
+    views = (built_in() if catalogue is None else catalogue).views(entity)
+    frame = read_snapshot(url, views, newest.as_of, entity_ids)
+    return Snapshot(newest.snapshot_id, entity, newest.as_of, frame)

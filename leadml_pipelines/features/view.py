@@ -1,0 +1,172 @@
+"""What a feature and a feature view are. Plain data: importing this costs nothing."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from leadml_pipelines.features.relations import RELATIONS
+
+FeatureType = Literal["double", "integer", "boolean", "category"]
+Dimension = Literal["fit", "engagement", "intent", "value", "urgency", "relationship"]
+Value = float | int | bool | str | None
+
+ViewBuilder = Callable[[Mapping[str, Any]], Any]
+"""From the relations and views that were asked for, by name, to one DataFrame (PySpark API)."""
+
+KEYS = ("entity_id", "as_of")
+"""What every view's rows are known by."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_DEFAULT_TYPES: dict[str, tuple[type, ...]] = {
+    "double": (int, float),
+    "integer": (int,),
+    "boolean": (bool,),
+    "category": (str,),
+}
+
+
+class FeatureDefinitionError(ValueError):
+    """A feature or view is declared wrongly; the sentence names it and says what to do."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column of a view.
+
+    Attributes:
+        name: `<what>_<how>_<window>`, as in `email_open_count_30d`; unique in the catalogue.
+        type: What values are: `double` (64-bit float), `integer`, `boolean`, or `category` (text).
+        unit: What a number counts, as in `days`, `currency`, `share`; empty for categories.
+        low: The least value a number may take; None when there is no bound.
+        high: The greatest; None when there is no bound.
+        default: The value of an entity about which nothing is known; None means missing.
+        description: What the value means, in one sentence.
+        dimension: The one dimension of the lead score that it belongs to.
+    """
+
+    name: str
+    type: FeatureType
+    unit: str
+    low: float | None
+    high: float | None
+    default: Value
+    description: str
+    dimension: Dimension
+
+    def __post_init__(self) -> None:
+        """Refuse a declaration that could not be computed, explained or checked."""
+        if not _NAME.fullmatch(self.name) or len(self.name) > 63 or self.name in KEYS:
+            raise FeatureDefinitionError(
+                f"feature name {self.name!r} must be lower-case words joined by _, "
+                "at most 63 characters, and not entity_id or as_of"
+            )
+        if not self.description.strip():
+            raise FeatureDefinitionError(f"feature {self.name} has no description; say what it is")
+        if self.type not in get_args(FeatureType):
+            raise FeatureDefinitionError(
+                f"feature {self.name} has type {self.type!r}; use one of "
+                f"{', '.join(get_args(FeatureType))}"
+            )
+        if self.dimension not in get_args(Dimension):
+            raise FeatureDefinitionError(
+                f"feature {self.name} has dimension {self.dimension!r}; use one of "
+                f"{', '.join(get_args(Dimension))}"
+            )
+        self._check_default()
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise FeatureDefinitionError(
+                f"feature {self.name} has low {self.low} above high {self.high}"
+            )
+
+    def _check_default(self) -> None:
+        if self.default is None:
+            return
+        good = isinstance(self.default, _DEFAULT_TYPES[self.type])
+        if self.type in ("double", "integer") and isinstance(self.default, bool):
+            good = False
+        if isinstance(self.default, float) and not math.isfinite(self.default):
+            good = False
+        if not good:
+            raise FeatureDefinitionError(
+                f"feature {self.name} is {self.type} but its default is {self.default!r}"
+            )
+
+    def holds(self, value: Value) -> bool:
+        """Whether a value that is not missing lies in the declared range."""
+        if value is None or isinstance(value, str | bool):
+            return True
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+@dataclass(frozen=True)
+class FeatureView:
+    """Features of one entity type that are computed together.
+
+    Attributes:
+        name: Unique in the catalogue; also the name of its common table expression.
+        entity: Entity type, as in `lead`.
+        description: What the features have in common.
+        features: Its columns beside `entity_id` and `as_of`.
+        reads: Names of the relations (`features/relations.py`) and views it is built on. A view
+            never reads a table itself: a relation shows only what was known at `as_of`.
+        build: Makes the DataFrame with columns `entity_id`, `as_of` and one per feature. It may
+            leave out rows of the spine: those get the defaults.
+    """
+
+    name: str
+    entity: str
+    description: str
+    features: tuple[Feature, ...]
+    reads: tuple[str, ...]
+    build: ViewBuilder
+
+    def __post_init__(self) -> None:
+        """Refuse a view without name, meaning or content."""
+        if not _NAME.fullmatch(self.name) or len(self.name) > 46 or self.name in RELATIONS:
+            raise FeatureDefinitionError(
+                f"view name {self.name!r} must be lower-case words joined by _, at most 46 "
+                "characters, and not the name of a relation"
+            )
+        if not self.description.strip():
+            raise FeatureDefinitionError(f"view {self.name} has no description; say what it holds")
+        if not self.features:
+            raise FeatureDefinitionError(f"view {self.name} has no features")
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the views it is built on."""
+        return tuple(n for n in self.reads if n not in RELATIONS and n != "spine")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the source tables and views it is built on, each once."""
+        names = (
+            RELATIONS[name].table if name in RELATIONS else name
+            for name in self.reads
+            if name != "spine"
+        )
+        return tuple(dict.fromkeys(names))
+
+
+def feature_view(
+    *,
+    name: str,
+    entity: str,
+    description: str,
+    features: tuple[Feature, ...],
+    reads: tuple[str, ...],
+) -> Callable[[ViewBuilder], FeatureView]:
+    """Turn a function that builds a DataFrame into a `FeatureView`.
+
+    The function is called when a statement is compiled, never at import, so that it may import
+    the DataFrame API lazily.
+    """
+
+    def wrap(build: ViewBuilder) -> FeatureView:
+        return FeatureView(name, entity, description, features, reads, build)
+
+    return wrap
