@@ -184,14 +184,18 @@ class ModelSpec:
 
 
 def duration_text(duration: timedelta) -> str:
-    """A duration as settings write it, in the largest whole unit: `30d`, `24h`, `90m`."""
+    """A duration as settings write it, in the largest whole unit: `30d`, `12h`, `90m`."""
     seconds = round(duration.total_seconds())
-    if 0 < seconds <= 172_800 and seconds % 3_600 == 0:
-        return f"{seconds // 3_600}h"
     for unit, size in _UNITS:
-        if seconds % size == 0:
+        if seconds and seconds % size == 0:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def age_text(age: timedelta) -> str:
+    """An age as reports name it: in hours, as in `168h`, where it is whole hours."""
+    hours, rest = divmod(age, timedelta(hours=1))
+    return duration_text(age) if rest else f"{hours}h"
 
 
 def _json(value: Any) -> Any:

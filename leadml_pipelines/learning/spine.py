@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from leadml_pipelines.learning.spec import ModelSpec, duration_text
+from leadml_pipelines.learning.spec import ModelSpec, age_text
 from leadml_pipelines.times import to_micros
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def build_spine(spec: ModelSpec, engine: Engine, data_end: datetime) -> Spine:
             "age": pd.Series(
                 [age // timedelta(microseconds=1) for age in spec.ages], dtype="int64"
             ),
-            "moment": pd.Series([duration_text(age) for age in spec.ages], dtype="str"),
+            "moment": pd.Series([age_text(age) for age in spec.ages], dtype="str"),
         }
     )
     every = spec.every or timedelta(days=1)

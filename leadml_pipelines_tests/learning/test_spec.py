@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from leadml_pipelines.learning.spec import SpecError, duration_text
+from leadml_pipelines.learning.spec import SpecError, age_text, duration_text
 from leadml_pipelines.learning.specs import SPECS, specs
 from leadml_pipelines.settings import ModelOverrides, Settings
 from leadml_pipelines.times import parse_duration
@@ -78,6 +78,7 @@ def test_a_duration_is_written_so_that_it_reads_back(text: str) -> None:
     assert parse_duration(duration_text(parse_duration(text))) == parse_duration(text)
 
 
-def test_day_long_ages_are_written_in_hours_and_long_ones_in_days() -> None:
-    assert duration_text(timedelta(hours=24)) == "24h"
+def test_a_horizon_is_told_in_days_and_an_age_in_hours() -> None:
     assert duration_text(timedelta(hours=168)) == "7d"
+    assert age_text(timedelta(days=7)) == "168h"
+    assert age_text(timedelta(minutes=90)) == "90m"

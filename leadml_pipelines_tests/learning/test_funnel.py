@@ -1,0 +1,161 @@
+"""The learning room on the synthetic funnel, through the real sources and the real engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from leadml_pipelines.features.catalogue import catalogue
+from leadml_pipelines.features.engines import DuckDBEngine
+from leadml_pipelines.learning.registry import Registry
+from leadml_pipelines.learning.specs import SPECS
+from leadml_pipelines.learning.train import TrainedModel, train
+from leadml_pipelines.learning.training_set import (
+    TrainingSet,
+    build_training_set,
+    latest_training_set,
+    save_training_set,
+)
+from leadml_pipelines.sources.extract import Extract, extract_sources
+from leadml_pipelines.sources.load_synthetic import load_synthetic
+
+LEADS = 1_500
+END = datetime(2026, 9, 1, tzinfo=UTC)
+CUT = pd.Timestamp(END - timedelta(days=250))
+
+Build = Callable[[str], TrainingSet]
+
+
+@pytest.fixture(scope="module")
+def extract(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Extract:
+    load_synthetic(postgres_url, LEADS, seed=11, end=END)
+    return extract_sources(postgres_url, tmp_path_factory.mktemp("extracts"), clock="data")
+
+
+@pytest.fixture(scope="module")
+def build(extract: Extract) -> Iterator[Build]:
+    done: dict[str, TrainingSet] = {}
+    with DuckDBEngine(_tables(extract)) as engine:
+
+        def once(name: str) -> TrainingSet:
+            if name not in done:
+                done[name] = build_training_set(SPECS[name], engine, catalogue(), extract)
+            return done[name]
+
+        yield once
+
+
+@pytest.fixture(scope="module")
+def fit(build: Build) -> Callable[[str], TrainedModel]:
+    done: dict[str, TrainedModel] = {}
+
+    def once(name: str) -> TrainedModel:
+        if name not in done:
+            done[name] = train(SPECS[name], build(name), seed=7, threads=1)
+        return done[name]
+
+    return once
+
+
+def _tables(extract: Extract) -> dict[str, Path]:
+    return {name: extract.table(name) for name in extract.rows}
+
+
+@pytest.mark.parametrize("name", list(SPECS))
+def test_every_row_is_in_the_population_with_a_known_label(name: str, build: Build) -> None:
+    built = build(name)
+    assert SPECS[name].in_population(built.frame).all()
+    assert built.frame["label"].notna().all()
+    until = built.frame["as_of"] + pd.Timedelta(SPECS[name].horizon)
+    assert (until <= pd.Timestamp(built.data_end)).all()
+
+
+@pytest.mark.parametrize("name", list(SPECS))
+def test_every_candidate_is_accounted_for(name: str, build: Build) -> None:
+    counts = build(name).counts
+    assert counts["unknown_labels"] > 0
+    assert counts["candidates"] == (
+        counts["rows"]
+        + counts["unknown_labels"]
+        + counts["sampled_out"]
+        + counts["outside_population"]
+    )
+
+
+@pytest.mark.parametrize("name", ["conversion", "lead_score"])
+def test_the_candidates_of_open_leads_are_the_population_itself(name: str, build: Build) -> None:
+    assert build(name).counts["outside_population"] == 0
+
+
+@pytest.mark.parametrize("name", list(SPECS))
+def test_the_model_beats_the_heuristic_it_replaces(
+    name: str, fit: Callable[[str], TrainedModel]
+) -> None:
+    trained = fit(name)
+    metric = SPECS[name].metric
+    assert trained.metrics[metric] > trained.baseline[metric] + 0.05
+
+
+@pytest.mark.parametrize("name", ["churn", "conversion"])
+def test_chances_are_better_than_the_rules(name: str, fit: Callable[[str], TrainedModel]) -> None:
+    trained = fit(name)
+    assert trained.metrics["log_loss"] < trained.baseline["log_loss"]
+    assert trained.metrics["brier"] < trained.baseline["brier"]
+
+
+def test_a_model_goes_from_the_files_of_its_rows_to_production(
+    build: Build, postgres_url: str, tmp_path: Path
+) -> None:
+    saved = save_training_set(build("conversion"), tmp_path / "sets")
+    training_set = latest_training_set(tmp_path / "sets", "conversion")
+    trained = train(SPECS["conversion"], training_set, seed=7, threads=1)
+    registry = Registry(postgres_url, tmp_path / "artifacts")
+    record = registry.register(trained)
+    assert record.passed_gate, record.gate_reasons
+    registry.promote(record.model_id, by="test")
+    champion = registry.champion("conversion")
+    assert champion is not None
+    assert champion.training_set_hash == saved.hash
+    model = champion.load()
+    answer = model.predict(model.encoder.encode(training_set.frame.head(10)))
+    assert ((answer.values > 0) & (answer.values < 1)).all()
+
+
+def test_rows_before_a_cut_do_not_change_when_everything_after_it_does(
+    extract: Extract, build: Build, tmp_path: Path
+) -> None:
+    """Shuffle the future: what happened, when, to whom. The past's features must not notice."""
+    tables = dict(_tables(extract))
+    for table, time, mixed in (
+        ("lead_events", "occurred_at", ["event_type", "channel", "direction", "lead_id", "value"]),
+        ("policies", "bound_at", ["lead_id", "annual_premium", "product"]),
+        ("closures", "closed_at", ["lead_id", "reason"]),
+        ("assignments", "assigned_at", ["agent_id"]),
+        ("referrals", "referred_at", ["to_lead_id"]),
+        ("lead_versions", "valid_from", ["source", "state", "attributes"]),
+    ):
+        frame = pd.read_parquet(tables[table])
+        future = frame[time] > CUT
+        if table == "lead_events":
+            future |= frame["ingested_at"] > CUT
+        assert future.any(), table
+        frame.loc[future, mixed] = (
+            frame.loc[future, mixed].sample(frac=1, random_state=5).to_numpy()
+        )
+        if table == "policies":
+            frame.loc[frame["cancelled_at"] > CUT, "cancelled_at"] = pd.NaT
+        tables[table] = tmp_path / f"{table}.parquet"
+        frame.to_parquet(tables[table], index=False)
+    with DuckDBEngine(tables) as engine:
+        shuffled = build_training_set(SPECS["conversion"], engine, catalogue(), extract)
+    assert shuffled.counts["positives"] != build("conversion").counts["positives"]
+    past = [
+        built.frame[built.frame["as_of"] <= CUT].drop(columns="label").reset_index(drop=True)
+        for built in (build("conversion"), shuffled)
+    ]
+    assert len(past[0]) > 1_000
+    pd.testing.assert_frame_equal(past[0], past[1])
