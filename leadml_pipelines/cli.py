@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -32,6 +34,8 @@ Home = Annotated[
     typer.Option("--home", envvar="LEADML_HOME", help="Folder of everything written on disk."),
 ]
 DEFAULT_HOME = Path(".leadml")
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 
 def main() -> None:
@@ -39,13 +43,12 @@ def main() -> None:
     errors = Console(stderr=True)
     try:
         with signals_interrupt():
-            app(standalone_mode=False)
-    except KeyboardInterrupt:
+            app()
+    except (KeyboardInterrupt, SystemExit) as ended:
+        if isinstance(ended, SystemExit) and ended.code != INTERRUPTED:
+            raise
         errors.print("\ninterrupted; everything that this command started has been stopped")
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        sys.exit(INTERRUPTED)
     except UserError as error:
         errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
@@ -132,7 +135,7 @@ def env(home: Home = DEFAULT_HOME) -> None:
 
     Use it as: eval "$(leadml env)"
     """
-    for name, value in sorted(Deployment(home).environment().items()):
+    for name, value in sorted(Deployment(home).stack.environment().items()):
         sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
 
 
@@ -147,10 +150,8 @@ def import_data(
     from leadml_pipelines.sources.importer import import_files
 
     console = _terminal()
-    with Deployment(home) as deployment:
-        deployment.start_services(only=("postgres",))
-        with bars(console) as progress, bar(progress, "Importing") as tell:
-            report = import_files(os.environ["LEADML_POSTGRES_URL"], mapping, data, progress=tell)
+    with _postgres(home) as url, bars(console) as progress, bar(progress, "Importing") as tell:
+        report = import_files(url, mapping, data, progress=tell)
     table = Table("table", "new", "unchanged", "quarantined", title="Imported")
     for name, admitted in report.tables.items():
         table.add_row(
@@ -162,8 +163,86 @@ def import_data(
     console.print(table)
 
 
+@quarantine.callback(invoke_without_command=True)
+def count_quarantine(context: typer.Context, home: Home = DEFAULT_HOME) -> None:
+    """Count the rows that wait, by table and reason."""
+    from leadml_pipelines.sources.quarantine import count_by_reason
+
+    context.obj = home
+    if context.invoked_subcommand is not None:
+        return
+    with _postgres(home) as url:
+        counts = count_by_reason(url)
+    console = _terminal()
+    if not counts:
+        console.print("the quarantine is empty")
+        return
+    table = Table("table", "reason", "rows")
+    for name, reasons in counts.items():
+        for reason, count in reasons.items():
+            table.add_row(name, reason, f"{count:,}")
+    console.print(table)
+
+
+@quarantine.command("list")
+def list_quarantine(
+    context: typer.Context,
+    table: Annotated[str | None, typer.Option(help="Only rows of this table.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only rows with this reason.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most rows shown.")] = 50,
+) -> None:
+    """Show the rows that wait: what exactly is wrong, and their raw content."""
+    from leadml_pipelines.sources.quarantine import list_rows
+
+    with _postgres(context.obj) as url:
+        rows = list_rows(url, table=table, reason=reason, limit=limit)
+    shown = Table("id", "table", "reason", "what is wrong", "row")
+    for row in rows:
+        shown.add_row(
+            str(row.id), row.table, row.reason, escape(row.message), escape(json.dumps(row.row))
+        )
+    _terminal().print(shown)
+
+
+@quarantine.command("replay")
+def replay_quarantine(
+    context: typer.Context,
+    table: Annotated[str | None, typer.Option(help="Only rows of this table.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only rows with this reason.")] = None,
+    fixes: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help='JSON: {"<id>": {"<column>": corrected value, ...}, ...}',
+        ),
+    ] = None,
+) -> None:
+    """Bring rows through the door again, after the cause was mended or with corrected values."""
+    from leadml_pipelines.sources.quarantine import replay
+
+    corrected = {}
+    if fixes is not None:
+        given = json.loads(fixes.read_text(encoding="utf-8"))
+        corrected = {int(number): values for number, values in given.items()}
+    with _postgres(context.obj) as url:
+        replayed = replay(url, table=table, reason=reason, corrected=corrected)
+    console = _terminal()
+    console.print(f"{replayed.admitted:,} rows admitted, {len(replayed.refused):,} refused again")
+    for number, fault in list(replayed.refused.items())[:20]:
+        console.print(f"  {number}: {escape(fault.message)}", highlight=False)
+
+
+@contextmanager
+def _postgres(home: Path) -> Iterator[str]:
+    """URL of this home's PostgreSQL, started for the length of one command if it does not run."""
+    with Deployment(home) as deployment:
+        deployment.start_services(only=("postgres",))
+        yield os.environ["LEADML_POSTGRES_URL"]
+
+
 def _print_status(deployment: Deployment, console: Console) -> None:
-    table = Table("name", "state", "address", "pid", "since")
+    table = Table("name", "state", "address", "pid", "since", "note")
     for service in deployment.stack.status():
         table.add_row(
             service.name,
@@ -171,6 +250,7 @@ def _print_status(deployment: Deployment, console: Console) -> None:
             service.address,
             "" if service.pid is None else str(service.pid),
             "" if service.since is None else f"{service.since:%Y-%m-%d %H:%M:%S} UTC",
+            service.note,
         )
     console.print(table)
 

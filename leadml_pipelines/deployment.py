@@ -13,7 +13,8 @@ from pathlib import Path
 
 from leadml_pipelines.postgres import migrate
 from leadml_pipelines.services.errors import ServiceError
-from leadml_pipelines.services.processes import Launch, http_ready
+from leadml_pipelines.services.processes import http_ready
+from leadml_pipelines.services.records import Launch
 from leadml_pipelines.services.stack import ServiceStack
 
 HTTP = "http"
@@ -58,16 +59,12 @@ class Deployment:
         """Start the servers, tell this process their addresses, bring the database up to date.
 
         Args:
-            only: Names of the services that are needed; all when None.
+            only: Names of those that are needed; all when None.
         """
         self.stack.start(only=only)
-        os.environ.update(self.environment())
+        os.environ.update(self.stack.environment())
         write_dagster_home(Path(os.environ["DAGSTER_HOME"]))
         migrate(os.environ["LEADML_POSTGRES_URL"])
-
-    def environment(self) -> dict[str, str]:
-        """The variables that bring any program in touch with this deployment; holds passwords."""
-        return {**self.stack.environment(), "LEADML_HOME": str(self.home)}
 
     def start_http(self, port: int | None = None) -> str:
         """Start the HTTP app and return its address.
@@ -75,7 +72,7 @@ class Deployment:
         Args:
             port: Where to listen; a free port, the same as last time where possible, when None.
         """
-        chosen = port or self.stack.supervisor.home.port(HTTP)
+        chosen = port or self.stack.home.port(HTTP)
         address = f"http://127.0.0.1:{chosen}"
         self._start(
             HTTP,
@@ -89,7 +86,7 @@ class Deployment:
 
     def start_dagster(self, port: int | None = None) -> str:
         """Start Dagster's webserver and daemon and return the address of the UI."""
-        chosen = port or self.stack.supervisor.home.port(WEBSERVER)
+        chosen = port or self.stack.home.port(WEBSERVER)
         address = f"http://127.0.0.1:{chosen}"
         workspace = str(Path(os.environ["DAGSTER_HOME"]) / "workspace.yaml")
         self._start(
@@ -109,7 +106,7 @@ class Deployment:
             Launch(
                 argv,
                 ready=(lambda: http_ready(ready)) if ready else (lambda: True),
-                env={**os.environ, **self.environment(), **env},
+                env={**os.environ, **env},
                 cwd=self.home,
                 address=address,
                 timeout=120.0,

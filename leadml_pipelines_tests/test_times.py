@@ -32,7 +32,7 @@ def test_micros_do_not_depend_on_the_zone_a_moment_is_written_in(moment: datetim
 
 def test_a_naive_time_is_refused_by_the_name_of_its_column() -> None:
     with pytest.raises(NaiveTimeError, match=r"as_of is 2026-01-01T00:00:00, which has no time"):
-        require_utc(datetime(2026, 1, 1), "as_of")  # noqa: DTZ001
+        require_utc(datetime(2026, 1, 1), "as_of")
 
 
 def test_a_time_in_another_zone_becomes_utc() -> None:

@@ -9,7 +9,7 @@ from leadml_pipelines.resources.connections import (
     SettingsResource,
 )
 
-GRAPH_TABLES = ("leads", "agents", "assignments", "referrals")
+GRAPH_TABLES = ("leads", "lead_versions", "agents", "assignments", "referrals")
 
 
 @dg.asset(group_name="graph", kinds={"neo4j"}, deps=GRAPH_TABLES, pool="neo4j")
@@ -43,17 +43,24 @@ def graph_metrics(
     settings: SettingsResource,
 ) -> dg.MaterializeResult:
     """Degree, PageRank and community of every lead and agent, as of each week and as of now."""
-    from leadml_pipelines.graph.history import export_graph_metrics, update_graph_metrics
+    from leadml_pipelines.graph.history import export_graph_metrics, refresh_graph_metrics
     from leadml_pipelines.graph.queries import read_graph
     from leadml_pipelines.sources.extract import latest_extract
 
     config = settings.load()
     extract = latest_extract(config.extracts)
-    update = update_graph_metrics(
+    report = refresh_graph_metrics(
         postgres.url, read_graph(graph.login()), extract.as_of, seed=config.seed
     )
-    total = export_graph_metrics(postgres.url, extract.table("graph_metrics"))
-    context.log.info("computed %d moments", len(update.moments))
+    total = export_graph_metrics(postgres.url, extract.path / "graph_metrics.parquet")
+    context.log.info("%d of %d moments computed", report.computed, report.moments)
     return dg.MaterializeResult(
-        metadata=rows(total, as_of=extract.as_of, moments_computed=len(update.moments))
+        metadata=rows(
+            total,
+            as_of=extract.as_of,
+            moments=report.moments,
+            moments_computed=report.computed,
+            entities=report.entities,
+            seconds=report.seconds,
+        )
     )

@@ -14,11 +14,17 @@ from leadml_pipelines.sources.contract import TABLES
         name: dg.AssetOut(
             group_name="sources",
             kinds={"postgres", "parquet"},
-            description=table.description,
+            description=f"`{name}` of the source contract.",
             metadata={
                 "dagster/column_schema": dg.TableSchema(
                     columns=[
-                        dg.TableColumn(column.name, column.type, column.description)
+                        dg.TableColumn(
+                            column.name,
+                            column.type,
+                            constraints=dg.TableColumnConstraints(
+                                nullable=not column.required, unique=table.key == (column.name,)
+                            ),
+                        )
                         for column in table.columns
                     ]
                 )

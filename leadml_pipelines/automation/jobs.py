@@ -1,4 +1,4 @@
-"""Jobs, named by purpose. All run their steps in one process: the steps are short or one is long."""
+"""Jobs, named by purpose. Their steps run in one process: they are short, or one is long."""
 
 import dagster as dg
 

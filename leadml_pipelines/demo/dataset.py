@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from psycopg.types.json import Jsonb
 
@@ -117,12 +118,14 @@ def claim(url: str, wanted: Dataset) -> Dataset:
     return wanted
 
 
-def _same(held: dict[str, object], kind: str, wanted: Dataset) -> Dataset:
-    values = {**asdict(wanted), **({"end": held.get("end")} if kind == "synthetic" else {})}
+def _same(held: dict[str, Any], kind: str, wanted: Dataset) -> Dataset:
+    values = asdict(wanted)
+    if kind == "synthetic":
+        values["end"] = held.get("end")
     if held == {"kind": kind, **values}:
-        return type(wanted)(**values)  # type: ignore[arg-type]
+        return type(wanted)(**values)
     before = {key: value for key, value in held.items() if key != "kind"}
-    origin: Dataset = Synthetic(**before) if held["kind"] == "synthetic" else Files(**before)  # type: ignore[arg-type]
+    origin = Synthetic(**before) if held["kind"] == "synthetic" else Files(**before)
     raise DatasetConflictError(
         f"this home holds {origin.describe()}; for {wanted.describe()} use another --home, "
         "or delete this one after `leadml down`"

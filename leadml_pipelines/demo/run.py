@@ -117,6 +117,7 @@ def leads_to_score() -> dict[str, list[str]]:
 
 def _collect(summary: Summary) -> None:
     from leadml_pipelines.features.catalogue import catalogue
+    from leadml_pipelines.features.snapshots import read_latest
     from leadml_pipelines.learning.registry import Registry
     from leadml_pipelines.learning.specs import SPECS
     from leadml_pipelines.online.store import OnlineStore
@@ -140,7 +141,8 @@ def _collect(summary: Summary) -> None:
             "baseline": dict(record.baseline),
             "seconds": record.seconds,
         }
+    leads = read_latest(url, "lead").frame["entity_id"].tolist()
     summary.published = {
-        "features": store.count("lead"),
+        "features": len(leads) - len(store.read_batch("lead", leads).missing()),
         "models": sum(store.model_pointer(name, "champion") is not None for name in SPECS),
     }

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from leadml_pipelines.services.stack import ServiceStack
+from leadml_pipelines_tests.end_to_end.commands import leadml, processes_of
+from leadml_pipelines_tests.end_to_end.conftest import Demo
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
+
+LAUNCH = """
+mutation Launch($job: String!) {
+  launchRun(executionParams: {
+    selector: {
+      repositoryLocationName: "leadml", repositoryName: "__repository__", jobName: $job
+    }
+  }) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}
+"""
+STATUS = "query Status($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
+
+
+@dataclass(frozen=True)
+class Up:
+    """A deployment that runs.
+
+    Attributes:
+        demo: The demonstration whose home it is.
+        dagster: Address of Dagster's UI.
+        http: Address of the HTTP app.
+    """
+
+    demo: Demo
+    dagster: str
+    http: str
+
+    def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
+        """Ask Dagster."""
+        answer = httpx.post(
+            f"{self.dagster}/graphql",
+            json={"query": query, "variables": variables},
+            timeout=30,
+            trust_env=False,
+        )
+        answer.raise_for_status()
+        data: dict[str, Any] = answer.json()["data"]
+        return data
+
+    def champion(self, name: str) -> str:
+        """The model that the HTTP app answers with."""
+        health = httpx.get(f"{self.http}/api/v1/ml/health", timeout=10, trust_env=False).json()
+        model_id: str = health["models"][name]["model_id"]
+        return model_id
+
+    def run(self, job: str) -> None:
+        """Launch a job as its schedule does, and wait for its success."""
+        launched = self.graphql(LAUNCH, job=job)["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        run = launched["run"]["runId"]
+        wait_until(
+            lambda: self.graphql(STATUS, run=run)["runOrError"]["status"] in {"SUCCESS", "FAILURE"},
+            f"{job} has ended",
+            seconds=240,
+        )
+        assert self.graphql(STATUS, run=run)["runOrError"]["status"] == "SUCCESS"
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float) -> None:
+    """Poll until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}"
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def up(demo: Demo) -> Iterator[Up]:
+    """`leadml up` in the home of the demonstration; `leadml down` must stop all of it."""
+    started = leadml("up", "--home", demo.home)
+    try:
+        assert started.returncode == 0, started.stdout + started.stderr
+        addresses = {line.name: line.address for line in ServiceStack(demo.home).status()}
+        assert len(processes_of(demo.home)) >= 6
+        yield Up(demo, addresses["dagster-webserver"], addresses["http"])
+    finally:
+        down = leadml("down", "--home", demo.home)
+    assert down.returncode == 0, down.stderr
+    assert processes_of(demo.home) == []
+
+
+def test_up_shows_the_whole_asset_graph(up: Up) -> None:
+    nodes = up.graphql("{ assetNodes { assetKey { path } } }")["assetNodes"]
+    names = {node["assetKey"]["path"][-1] for node in nodes}
+    assert {"leads", "graph_metrics", "engineered_features", "churn_model"} <= names
+    assert {"online_features", "online_models"} <= names
+
+
+def test_schedules_and_sensors_run_without_anyone_starting_them(up: Up) -> None:
+    query = """{
+      schedulesOrError(repositorySelector: {
+        repositoryLocationName: "leadml", repositoryName: "__repository__"
+      }) { ... on Schedules { results { name scheduleState { status } } } }
+      sensorsOrError(repositorySelector: {
+        repositoryLocationName: "leadml", repositoryName: "__repository__"
+      }) { ... on Sensors { results { name sensorState { status } } } }
+    }"""
+    answer = up.graphql(query)
+    schedules = {
+        s["name"]: s["scheduleState"]["status"] for s in answer["schedulesOrError"]["results"]
+    }
+    sensors = {s["name"]: s["sensorState"]["status"] for s in answer["sensorsOrError"]["results"]}
+    assert schedules == {"every_night_features": "RUNNING", "every_night_training": "RUNNING"}
+    assert sensors["checked_snapshot_sensor"] == "RUNNING"
+    assert sensors["promoted_model_sensor"] == "RUNNING"
+
+
+def test_a_retrained_model_reaches_the_serving_app_with_nobody_touching_it(up: Up) -> None:
+    wait_until(lambda: _answers(up, "churn"), "the app has loaded its models", seconds=30)
+    before = up.champion("churn")
+    up.run("nightly_training")
+    wait_until(lambda: up.champion("churn") != before, "the new model serves", seconds=90)
+
+
+def _answers(up: Up, name: str) -> bool:
+    try:
+        return bool(up.champion(name))
+    except (KeyError, TypeError, httpx.HTTPError):
+        return False
+
+
+def test_status_lists_what_runs_without_a_password(up: Up) -> None:
+    shown = leadml("status", "--home", up.demo.home).stdout
+    for name in ("postgres", "redis", "graph", "dagster-webserver", "dagster-daemon", "http"):
+        assert name in shown
+    assert "@127.0.0.1" not in shown
