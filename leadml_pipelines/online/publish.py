@@ -102,14 +102,14 @@ def publish_snapshot(
     Raises:
         ValueError: the frame lacks a feature or its times have no zone.
     """
-    start = time.perf_counter()
+    start, now = time.perf_counter(), utc_now()
     moment = require_utc(as_of, "as_of")
     schema = schema_for(entity_type, features, frame, store.current_schema(entity_type))
     store.put_schema(schema)
     written = kept_newer = 0
     held_back: Counter[tuple[str, str]] = Counter()
     for first in range(0, len(frame), CHUNK):
-        packed = pack(schema, features, frame.iloc[first : first + CHUNK], moment)
+        packed = pack(schema, features, frame.iloc[first : first + CHUNK], moment, now)
         outcome = store.write_batch(entity_type, packed.ids, packed.payloads)
         written += outcome.written
         kept_newer += outcome.kept_newer
@@ -133,7 +133,11 @@ def publish_snapshot(
 
 
 def pack(
-    schema: Schema, features: Sequence[FeatureLike], frame: pd.DataFrame, as_of: datetime
+    schema: Schema,
+    features: Sequence[FeatureLike],
+    frame: pd.DataFrame,
+    as_of: datetime,
+    computed_at: datetime,
 ) -> Packed:
     """Check and pack the entities of a frame.
 
@@ -142,6 +146,8 @@ def pack(
         features: The same features, with their ranges.
         frame: `entity_id` and the features; `as_of` and `computed_at` where rows have their own.
         as_of: Moment of the rows where the frame has no such column.
+        computed_at: When the rows were computed, likewise; not later than they were read, or an
+            old row could win over a correction of the same moment.
     """
     ids = frame["entity_id"].astype(object).tolist()
     allowed = [at for at, entity_id in enumerate(ids) if is_allowed_id(entity_id)]
@@ -153,7 +159,7 @@ def pack(
     payloads = encode(
         schema,
         _micros(frame, "as_of", as_of),
-        _micros(frame, "computed_at", utc_now()),
+        _micros(frame, "computed_at", computed_at),
         checked.values,
     )
     return Packed(schema, ids, payloads, held_back + checked.held_back)

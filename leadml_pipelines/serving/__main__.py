@@ -16,13 +16,13 @@ from leadml_pipelines.settings import MissingSettingError, Settings
 def main() -> int:
     """Serve until SIGINT or SIGTERM; 2 if the settings do not allow it."""
     settings = Settings()
-    _configure_log(settings.log_level)
     try:
         require_safe_address(settings)
         app = create_app(settings)
     except (MissingSettingError, UnsafeAddressError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    _configure_log(settings.log_level)
     uvicorn.run(
         app,
         host=settings.http_host,

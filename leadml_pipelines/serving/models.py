@@ -25,7 +25,7 @@ ROLE = "champion"
 POLL_SECONDS = 3.0
 """Seconds between two looks at the pointers, in case a message was lost."""
 
-_STOP_NOTICED = 0.5
+_STOP_NOTICED = 0.2
 """Seconds until the thread notices that it shall end."""
 
 Pointers = Mapping[str, Mapping[str, Any]]
@@ -156,6 +156,11 @@ class ModelShelf:
                 self._metrics.failures.labels("redis").inc()
                 log.warning("model_channel_lost", error=type(error).__name__)
                 self._look_without_redis()
+            except Exception:
+                # A pointer that nobody foresaw must not end the thread: no model would ever be
+                # exchanged again, and nobody would notice.
+                log.exception("model_pointers_not_understood")
+            if not self._stop.is_set():
                 self._note_look()
                 self._stop.wait(self._poll_seconds)
 

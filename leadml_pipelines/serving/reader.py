@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import psycopg
 import redis
 import structlog
+from psycopg.conninfo import make_conninfo
 
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.online.batch import Batch
@@ -56,8 +57,15 @@ class SnapshotLike(Protocol):
         """The moment it describes."""
 
 
-SnapshotLookup = Callable[[str, list[str]], SnapshotLike | None]
-"""From an entity type and ids to what the newest checked snapshot has of them."""
+class SnapshotUnavailableError(RuntimeError):
+    """PostgreSQL did not answer."""
+
+
+SnapshotLookup = Callable[[str, list[str]], SnapshotLike]
+"""From an entity type and ids to what the newest checked snapshot has of them.
+
+Raises `SnapshotUnavailableError` when PostgreSQL does not answer, and `LookupError` when there is
+no checked snapshot yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +76,13 @@ class Found:
         batch: Their values; unknown entities are in none of its groups.
         sources: Where each entity was found, None for an unknown one.
         now: The present moment, microseconds, from which ages are counted.
+        why_unknown: Why nobody is known, where there is a reason.
     """
 
     batch: Batch
     sources: list[Source | None]
     now: int
+    why_unknown: str = ""
 
     def unknown(self) -> list[str]:
         """The ids that nobody knows."""
@@ -122,13 +132,14 @@ class FeatureReader:
         missing = batch.missing()
         for position in missing:
             sources[position] = None
+        why = ""
         if missing:
-            groups = self._read_snapshot(entity_type, ids, missing, fill=cached is not None)
+            groups, why = self._read_snapshot(entity_type, ids, missing, fill=cached is not None)
             for group in groups:
                 for position in group.positions.tolist():
                     sources[position] = "snapshot"
             batch = Batch(batch.entity_ids, (*batch.groups, *groups))
-        found = Found(batch, sources, self._now(entity_type))
+        found = Found(batch, sources, self._now(entity_type), why)
         self._count(found)
         return found
 
@@ -141,13 +152,7 @@ class FeatureReader:
         found = self.read(entity_type, ids)
         unknown = found.unknown()
         if unknown:
-            raise ApiError(
-                HTTPStatus.NOT_FOUND,
-                "unknown_entity",
-                f"no {entity_type} is known by the id {some(unknown)}"
-                if len(set(unknown)) == 1
-                else f"no {entity_type} is known by these ids: {some(unknown)}",
-            )
+            raise _unknown_entity(entity_type, unknown, found.why_unknown)
         return found
 
     def _read_cache(self, entity_type: str, ids: Sequence[str]) -> Batch | None:
@@ -171,13 +176,21 @@ class FeatureReader:
 
     def _read_snapshot(
         self, entity_type: str, ids: Sequence[str], missing: list[int], *, fill: bool
-    ) -> list[Rows]:
-        """What PostgreSQL has of the missing entities, written back to Redis if `fill`."""
+    ) -> tuple[list[Rows], str]:
+        """What PostgreSQL has of the missing entities, written back to Redis if `fill`.
+
+        Returns:
+            The rows, and why there are none where that has a reason.
+        """
         wanted = list(dict.fromkeys(ids[at] for at in missing))
-        snapshot = self._look_up(entity_type, wanted, redis_answered=fill)
-        if snapshot is None or snapshot.frame.empty:
-            return []
-        packed = self._pack(entity_type, snapshot, fill=fill)
+        started = utc_now()
+        try:
+            snapshot = self._look_up(entity_type, wanted, redis_answered=fill)
+        except LookupError as error:
+            return [], str(error)
+        if snapshot.frame.empty:
+            return [], ""
+        packed = self._pack(entity_type, snapshot, started, fill=fill)
         by_id = dict(zip(packed.ids, packed.payloads, strict=True))
         payloads: list[bytes | None] = [None] * len(ids)
         for position in missing:
@@ -185,20 +198,20 @@ class FeatureReader:
         groups = decode(payloads, list(ids), lambda number: packed.schema)
         if fill:
             self._write_back(entity_type, packed)
-        return groups
+        return groups, ""
 
     def _look_up(
         self, entity_type: str, wanted: list[str], *, redis_answered: bool
-    ) -> SnapshotLike | None:
+    ) -> SnapshotLike:
         if not self._turns.acquire(timeout=LOOKUP_WAIT):
             raise self._unavailable(wanted, "PostgreSQL is busy", redis_answered=redis_answered)
         try:
             return self._lookup(entity_type, wanted)
-        except psycopg.Error as error:
+        except SnapshotUnavailableError as error:
             self._metrics.failures.labels("postgres").inc()
-            log.warning("postgres_unreachable", error=type(error).__name__)
+            log.warning("postgres_did_not_answer", error=str(error))
             raise self._unavailable(
-                wanted, "PostgreSQL can't be reached", redis_answered=redis_answered
+                wanted, "PostgreSQL did not answer", redis_answered=redis_answered
             ) from error
         finally:
             self._turns.release()
@@ -211,12 +224,14 @@ class FeatureReader:
             f"no features now for {some(wanted)}: {state} and {why}; try again shortly",
         )
 
-    def _pack(self, entity_type: str, snapshot: SnapshotLike, *, fill: bool) -> Packed:
+    def _pack(
+        self, entity_type: str, snapshot: SnapshotLike, started: datetime, *, fill: bool
+    ) -> Packed:
         features = catalogue().features(entity_type)
         schema = schema_for(
             entity_type, features, snapshot.frame, self._current_schema(entity_type, fill=fill)
         )
-        return pack(schema, features, snapshot.frame, snapshot.as_of)
+        return pack(schema, features, snapshot.frame, snapshot.as_of, started)
 
     def _current_schema(self, entity_type: str, *, fill: bool) -> Schema | None:
         if not fill:
@@ -261,15 +276,27 @@ class FeatureReader:
             self._metrics.stale.inc(stale)
 
 
+def _unknown_entity(entity_type: str, ids: Sequence[str], why: str) -> ApiError:
+    one = len(set(ids)) == 1
+    message = f"no {entity_type} is known by {'the id' if one else 'these ids:'} {some(ids)}"
+    return ApiError(
+        HTTPStatus.NOT_FOUND, "unknown_entity", f"{message} ({why})" if why else message
+    )
+
+
 def snapshot_lookup(postgres_url: str) -> SnapshotLookup:
     """Look entities up in the newest checked snapshot; a lost server is noticed in two seconds."""
-    from psycopg.conninfo import make_conninfo
-
     url = make_conninfo(postgres_url, connect_timeout=2)
 
-    def look_up(entity_type: str, ids: list[str]) -> SnapshotLike | None:
+    def look_up(entity_type: str, ids: list[str]) -> SnapshotLike:
+        from adbc_driver_manager import Error as ArrowError
+
         from leadml_pipelines.features.snapshots import read_latest
 
-        return read_latest(url, entity_type, ids)
+        try:
+            return read_latest(url, entity_type, ids)
+        except (psycopg.Error, ArrowError) as error:
+            # Only the kind: a driver's message may quote the address.
+            raise SnapshotUnavailableError(type(error).__name__) from error
 
     return look_up

@@ -1,0 +1,81 @@
+"""Small real models on disk, in the trainer's own format, with the pointers that name them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xgboost
+
+from leadml_pipelines.learning.artifacts import write_artifact
+from leadml_pipelines.learning.encoding import Encoder, to_document
+from leadml_pipelines_tests.online.frames import lead_features, lead_frame
+
+CHURN = "(is_open and inbound_count_30d > 0) or active_policy_count > 0"
+
+
+def make_model(
+    root: Path,
+    name: str,
+    model_id: str,
+    *,
+    objective: str = "classification",
+    population: str = "",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train a few trees on random rows, write them, and return their pointer."""
+    frame = lead_frame([f"t{i}" for i in range(200)], seed=seed)
+    encoder = Encoder.fit(lead_features(), frame)
+    random = np.random.default_rng(seed)
+    classifier = objective == "classification"
+    label = random.integers(0, 2, 200) if classifier else random.gamma(2.0, 500.0, 200)
+    data = xgboost.DMatrix(
+        encoder.encode(frame),
+        label,
+        feature_names=list(encoder.names),
+        feature_types=encoder.xgboost_types,
+        enable_categorical=True,
+    )
+    kind = "binary:logistic" if classifier else "reg:squarederror"
+    booster = xgboost.train({"objective": kind, "max_depth": 3, "nthread": 1}, data, 10)
+    fitted = np.asarray(booster.predict(data), np.float64)
+    manifest = {
+        "format": 1,
+        "name": name,
+        "model_id": model_id,
+        "entity": "lead",
+        "objective": objective,
+        "population": population,
+        "threshold": 0.5,
+        **to_document(encoder),
+        "quantiles": np.quantile(fitted, np.linspace(0, 1, 101)).tolist(),
+    }
+    files = {
+        "model.ubj": bytes(booster.save_raw("ubj")),
+        "manifest.json": json.dumps(manifest).encode(),
+    }
+    sha256 = write_artifact(root, model_id, files)
+    return {
+        "model_id": model_id,
+        "name": name,
+        "objective": objective,
+        "artifact_uri": (root / model_id).as_uri(),
+        "sha256": sha256,
+        "features": list(encoder.names),
+        "threshold": 0.5,
+        "traffic_share": 1.0,
+        "metrics": {},
+        "trained_at": "2026-11-01T00:00:00+00:00",
+    }
+
+
+def expected_value(pointer: dict[str, Any], frame: pd.DataFrame, entity_id: str) -> float:
+    """What the model answers for a row of the frame, without Redis and HTTP in between."""
+    from leadml_pipelines.learning.model import load_model
+
+    model = load_model(pointer["artifact_uri"], pointer["sha256"])
+    row = frame[frame["entity_id"] == entity_id]
+    return float(model.predict(model.encoder.encode(row)).values[0])

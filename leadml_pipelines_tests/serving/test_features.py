@@ -1,0 +1,183 @@
+"""Features over HTTP: shapes, types, ages, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from leadml_pipelines.online.publish import publish_snapshot
+from leadml_pipelines.settings import Settings
+from leadml_pipelines.times import utc_now
+from leadml_pipelines_tests.online.frames import expected, lead_features, lead_frame
+from leadml_pipelines_tests.serving.conftest import IDS, World
+
+BATCH = "/api/v1/features/batch"
+RETRIEVE = "/api/v1/features/retrieve"
+
+
+def _ask(client: httpx.Client, path: str = BATCH, **body: Any) -> httpx.Response:
+    return client.post(path, json={"entity_ids": ["lead_0"], "entity_type": "lead", **body})
+
+
+def _refused(response: httpx.Response, status: int, code: str) -> str:
+    answer = response.json()
+    assert response.status_code == status, answer
+    assert set(answer) == {"success", "error"}
+    assert answer["success"] is False
+    assert set(answer["error"]) == {"code", "message"}
+    assert answer["error"]["code"] == code
+    return str(answer["error"]["message"])
+
+
+@pytest.mark.parametrize("path", [BATCH, RETRIEVE])
+def test_all_features_of_all_entities_are_the_published_ones(
+    client: httpx.Client, world: World, path: str
+) -> None:
+    answer = _ask(client, path, entity_ids=IDS).json()
+    assert answer["success"] is True
+    assert answer["features"] == {i: expected(world.frame, i) for i in IDS}
+
+
+def test_only_the_named_features_come_back_in_the_named_order(client: httpx.Client) -> None:
+    names = ["stage", "quality_score", "is_open"]
+    answer = _ask(client, feature_names=names).json()
+    assert list(answer["features"]["lead_0"]) == names
+
+
+def test_integers_stay_integers_and_missing_is_null(client: httpx.Client, world: World) -> None:
+    text = _ask(client, entity_ids=IDS, feature_names=["inbound_count_30d"]).text
+    assert "NaN" not in text
+    assert ".0}" not in text
+    assert '"inbound_count_30d":null' in text
+
+
+def test_each_entity_tells_its_age_and_source(client: httpx.Client) -> None:
+    meta = _ask(client).json()["meta"]["lead_0"]
+    assert set(meta) == {"as_of", "age_seconds", "status", "source"}
+    assert (meta["status"], meta["source"]) == ("present", "cache")
+    age = utc_now() - datetime.fromisoformat(meta["as_of"])
+    assert 0 <= meta["age_seconds"] <= age.total_seconds()
+
+
+def test_retrieve_tells_nulls_and_schema_too(client: httpx.Client, world: World) -> None:
+    answer = _ask(client, RETRIEVE, entity_ids=IDS).json()
+    for entity_id in IDS:
+        row = expected(world.frame, entity_id)
+        nulls = [name for name, value in row.items() if value is None]
+        assert answer["meta"][entity_id]["null_features"] == nulls
+    schema = world.store.current_schema("lead")
+    assert schema is not None
+    assert answer["meta"]["lead_0"]["schema_id"] == schema.schema_id
+
+
+def test_values_of_the_day_before_yesterday_are_stale(client: httpx.Client, world: World) -> None:
+    old = utc_now() - timedelta(days=2)
+    publish_snapshot(world.store, "lead", lead_features(), lead_frame(["old"]), old)
+    meta = _ask(client, entity_ids=["old", "lead_0"]).json()["meta"]
+    assert [meta[i]["status"] for i in ("old", "lead_0")] == ["stale", "present"]
+    assert "leadml_online_stale_entities_total 1.0" in client.get("/metrics").text
+
+
+def test_by_the_clock_of_the_data_a_historical_snapshot_is_fresh(
+    world: World, serving: Callable[[Settings], httpx.Client]
+) -> None:
+    world.store._redis.flushdb()
+    old = utc_now() - timedelta(days=4000)
+    publish_snapshot(world.store, "lead", lead_features(), lead_frame(["old"]), old)
+    client = serving(world.settings.model_copy(update={"clock": "data"}))
+    meta = _ask(client, entity_ids=["old"]).json()["meta"]["old"]
+    assert (meta["status"], meta["age_seconds"]) == ("present", 0)
+
+
+def test_unknown_lead_is_named(client: httpx.Client) -> None:
+    message = _refused(_ask(client, entity_ids=["lead_0", "lead_x"]), 404, "unknown_entity")
+    assert "lead_x" in message
+    assert "lead_0" not in message
+
+
+def test_first_few_of_many_unknown_leads_are_named(client: httpx.Client) -> None:
+    ids = [f"nobody_{i}" for i in range(12)]
+    message = _refused(_ask(client, entity_ids=ids), 404, "unknown_entity")
+    assert "nobody_0" in message
+    assert "and 7 more" in message
+
+
+def test_unknown_feature_is_named_with_its_like(client: httpx.Client) -> None:
+    names = ["quality_score", "qualty_score"]
+    message = _refused(_ask(client, feature_names=names), 422, "unknown_feature")
+    assert "no lead feature named qualty_score; did you mean quality_score" in message
+
+
+def test_unknown_entity_type_is_named_with_those_there_are(client: httpx.Client) -> None:
+    message = _refused(_ask(client, entity_type="house"), 422, "unknown_entity_type")
+    assert "'house'; there is lead" in message
+
+
+@pytest.mark.parametrize(("path", "limit"), [(BATCH, 1000), (RETRIEVE, 100)])
+def test_one_entity_over_the_limit_is_told_the_limit(
+    client: httpx.Client, path: str, limit: int
+) -> None:
+    ids = [f"lead_{i}" for i in range(limit + 1)]
+    message = _refused(_ask(client, path, entity_ids=ids), 422, "invalid_request")
+    assert f"entity_ids has {limit + 1} entries; {limit} is the limit" in message
+
+
+def test_a_thousand_entities_are_answered(client: httpx.Client, world: World) -> None:
+    ids = [f"many_{i}" for i in range(1000)]
+    publish_snapshot(world.store, "lead", lead_features(), lead_frame(ids), utc_now())
+    answer = _ask(client, entity_ids=ids, feature_names=["quality_score"]).json()
+    assert list(answer["features"]) == ids
+
+
+@pytest.mark.parametrize(
+    ("body", "part"),
+    [
+        ({"entity_ids": []}, "entity_ids"),
+        ({"entity_ids": "lead_0"}, "entity_ids"),
+        ({"entity_ids": [1]}, "entity_ids.0"),
+        ({"feature_name": ["stage"]}, "feature_name"),
+    ],
+)
+def test_wrong_body_is_told_where(client: httpx.Client, body: dict[str, Any], part: str) -> None:
+    assert part in _refused(_ask(client, **body), 422, "invalid_request")
+
+
+def test_body_that_is_no_json_is_refused_in_the_one_shape(client: httpx.Client) -> None:
+    response = client.post(BATCH, content=b"{", headers={"content-type": "application/json"})
+    assert "not valid JSON" in _refused(response, 422, "invalid_request")
+
+
+def test_id_with_a_control_character_is_refused(client: httpx.Client) -> None:
+    response = _ask(client, entity_ids=["a\nb"])
+    assert "control character" in _refused(response, 422, "invalid_entity_id")
+
+
+def test_unknown_path_and_method_are_refused_in_the_one_shape(client: httpx.Client) -> None:
+    assert "/nowhere" in _refused(client.get("/nowhere"), 404, "not_found")
+    assert "GET" in _refused(client.get(BATCH), 405, "method_not_allowed")
+
+
+def test_body_of_megabytes_is_refused(client: httpx.Client) -> None:
+    response = _ask(client, entity_ids=["x" * 3_000_000])
+    assert response.status_code == 413
+
+
+def test_requests_and_hits_are_counted(client: httpx.Client) -> None:
+    _ask(client, entity_ids=IDS[:3])
+    _ask(client, entity_ids=["nobody"])
+    text = client.get("/metrics").text
+    assert f'leadml_http_requests_total{{method="POST",route="{BATCH}",status="200"}} 1.0' in text
+    assert 'leadml_online_entities_total{source="cache"} 3.0' in text
+    assert 'leadml_online_entities_total{source="nowhere"} 1.0' in text
+    assert f'leadml_http_request_seconds_count{{route="{BATCH}"}} 2.0' in text
+
+
+def test_openapi_describes_the_answers(client: httpx.Client) -> None:
+    schema = client.get("/openapi.json").json()
+    answer = schema["paths"][BATCH]["post"]["responses"]["200"]["content"]["application/json"]
+    assert answer["schema"]["$ref"].endswith("FeatureBatchResponse")
+    assert "404" in schema["paths"][BATCH]["post"]["responses"]

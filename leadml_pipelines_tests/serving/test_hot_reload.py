@@ -1,0 +1,165 @@
+"""A new version reaches the running app; a bad one does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from leadml_pipelines.settings import Settings
+from leadml_pipelines_tests.serving.artifacts import expected_value, make_model
+from leadml_pipelines_tests.serving.conftest import World, wait_for
+
+
+def _model(client: httpx.Client, name: str = "conversion") -> dict[str, Any]:
+    state: dict[str, Any] = client.get("/api/v1/ml/health").json()["models"][name]
+    return state
+
+
+def _probability(client: httpx.Client, entity_id: str) -> tuple[float, str]:
+    body = {"model_type": "conversion", "entity_id": entity_id}
+    data = client.post("/api/v1/ml/predict", json=body).json()["data"]
+    return data["probability"], data["model_id"]
+
+
+def test_promoted_version_answers_without_a_restart(client: httpx.Client, world: World) -> None:
+    entity_id = world.open_ids[0]
+    before, _ = _probability(client, entity_id)
+    pointer = world.promote("conversion", "conversion_2", population="is_open", seed=5)
+    wait_for(lambda: _model(client)["model_id"] == "conversion_2")
+    after, model_id = _probability(client, entity_id)
+    assert model_id == "conversion_2"
+    assert after == pytest.approx(expected_value(pointer, world.frame, entity_id), abs=1e-7)
+    assert after != before
+    text = client.get("/metrics").text
+    assert 'leadml_model_loaded{model="conversion",model_id="conversion_2"} 1.0' in text
+    assert 'model_id="conversion_1"' not in text
+
+
+def test_change_whose_message_was_lost_is_found(client: httpx.Client, world: World) -> None:
+    pointer = make_model(world.artifacts, "conversion", "conversion_2", seed=5)
+    world.store._redis.set("leadml:model:conversion:champion", json.dumps(pointer))
+    wait_for(lambda: _model(client)["model_id"] == "conversion_2")
+
+
+def test_rollback_answers_with_the_version_before(client: httpx.Client, world: World) -> None:
+    world.promote("conversion", "conversion_2", population="is_open", seed=5)
+    wait_for(lambda: _model(client)["model_id"] == "conversion_2")
+    world.store.set_model_pointer("conversion", "champion", world.pointers["conversion"])
+    wait_for(lambda: _model(client)["model_id"] == "conversion_1")
+
+
+def test_new_model_appears(client: httpx.Client, world: World) -> None:
+    world.promote("upsell", "upsell_1")
+    wait_for(lambda: "upsell" in client.get("/api/v1/ml/health").json()["models"])
+    assert _model(client, "upsell")["loaded"]
+
+
+def _tampered(root: Path) -> dict[str, Any]:
+    pointer = make_model(root, "conversion", "conversion_2", seed=5)
+    file = root / "conversion_2" / "model.ubj"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    return pointer
+
+
+def _missing_file(root: Path) -> dict[str, Any]:
+    pointer = make_model(root, "conversion", "conversion_2", seed=5)
+    (root / "conversion_2" / "manifest.json").unlink()
+    return pointer
+
+
+def _other_model(root: Path) -> dict[str, Any]:
+    return {**make_model(root, "upsell", "upsell_1"), "name": "conversion"}
+
+
+def _strange_population(root: Path) -> dict[str, Any]:
+    return make_model(root, "conversion", "conversion_2", population="__import__('os')")
+
+
+def _no_hashes(root: Path) -> dict[str, Any]:
+    pointer = make_model(root, "conversion", "conversion_2", seed=5)
+    del pointer["sha256"]
+    return pointer
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (_tampered, "model.ubj has SHA-256"),
+        (_missing_file, "manifest.json is missing"),
+        (_other_model, "upsell"),
+        (_strange_population, "__import__"),
+        (_no_hashes, "sha256"),
+    ],
+)
+def test_version_that_is_not_sound_is_refused_and_the_old_one_answers_on(
+    client: httpx.Client,
+    world: World,
+    make: Callable[[Path], dict[str, Any]],
+    reason: str,
+) -> None:
+    entity_id = world.open_ids[0]
+    before = _probability(client, entity_id)
+    bad = make(world.artifacts)
+    world.store.set_model_pointer("conversion", "champion", bad)
+    state = wait_for(lambda: s if (s := _model(client))["error"] else None)
+    assert reason in state["error"]
+    assert (state["model_id"], state["loaded"]) == ("conversion_1", True)
+    assert state["wanted_model_id"] == bad["model_id"]
+    assert _probability(client, entity_id) == before
+    assert client.get("/api/v1/ml/health").json()["status"] == "degraded"
+    text = client.get("/metrics").text
+    assert 'leadml_model_load_failures_total{model="conversion"} 1.0' in text
+
+
+def test_repaired_artifact_is_taken_at_last(client: httpx.Client, world: World) -> None:
+    pointer = make_model(world.artifacts, "conversion", "conversion_2", seed=5)
+    file = world.artifacts / "conversion_2" / "model.ubj"
+    good = file.read_bytes()
+    file.write_bytes(b"")
+    world.store.set_model_pointer("conversion", "champion", pointer)
+    wait_for(lambda: _model(client)["error"])
+    file.write_bytes(good)
+    wait_for(lambda: _model(client)["error"] is None)
+    assert _model(client)["model_id"] == "conversion_2"
+
+
+def test_model_that_never_loaded_says_so(
+    world: World, serving: Callable[[Settings], httpx.Client]
+) -> None:
+    world.promote("conversion", "conversion_2")
+    (world.artifacts / "conversion_2" / "model.ubj").unlink()
+    client = serving(world.settings)
+    response = client.post(
+        "/api/v1/ml/predict", json={"model_type": "conversion", "entity_id": "lead_0"}
+    )
+    assert response.status_code == 503
+    assert "conversion could not be loaded" in response.json()["error"]["message"]
+    assert not _model(client)["loaded"]
+    assert _model(client, "churn")["loaded"]
+
+
+def test_app_without_models_says_that_none_is_published(
+    world: World, serving: Callable[[Settings], httpx.Client]
+) -> None:
+    world.store._redis.flushdb()
+    client = serving(world.settings)
+    response = client.post(
+        "/api/v1/ml/predict", json={"model_type": "conversion", "entity_id": "lead_0"}
+    )
+    assert response.status_code == 404
+    assert "no model is published yet" in response.json()["error"]["message"]
+
+
+def test_pointer_that_nobody_foresaw_stops_nothing(client: httpx.Client, world: World) -> None:
+    world.store._redis.set("leadml:model:churn:champion", b"[not json")
+    world.promote("conversion", "conversion_2", population="is_open", seed=5)
+    world.store.set_model_pointer("churn", "champion", world.pointers["churn"])
+    wait_for(lambda: _model(client)["model_id"] == "conversion_2")
+    assert _model(client, "churn")["loaded"]

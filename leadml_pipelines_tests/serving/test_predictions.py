@@ -1,0 +1,140 @@
+"""Predictions over HTTP: equal to the model asked directly, and refused where they mean nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from leadml_pipelines_tests.serving.artifacts import expected_value
+from leadml_pipelines_tests.serving.conftest import World
+
+PREDICT = "/api/v1/ml/predict"
+BATCH = "/api/v1/ml/predict/batch"
+
+
+def _predict(client: httpx.Client, model: str, entity_id: str) -> dict[str, Any]:
+    response = client.post(PREDICT, json={"model_type": model, "entity_id": entity_id})
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    assert answer["success"] is True
+    data: dict[str, Any] = answer["data"]
+    return data
+
+
+def _error(response: httpx.Response, status: int, code: str) -> str:
+    answer = response.json()
+    assert (response.status_code, answer["success"]) == (status, False)
+    assert answer["error"]["code"] == code
+    return str(answer["error"]["message"])
+
+
+def test_classifier_over_http_equals_the_model_itself(client: httpx.Client, world: World) -> None:
+    """The codes of categories in Redis are other than the model's: `stage` is in another order."""
+    for entity_id in world.open_ids:
+        data = _predict(client, "conversion", entity_id)
+        wanted = expected_value(world.pointers["conversion"], world.frame, entity_id)
+        assert data["probability"] == pytest.approx(wanted, abs=1e-7)
+        assert data["prediction"] == int(wanted >= 0.5)
+        assert (data["entity_id"], data["model_type"]) == (entity_id, "conversion")
+        assert data["model_id"] == "conversion_1"
+
+
+def test_score_has_a_value_and_no_probability(client: httpx.Client, world: World) -> None:
+    entity_id = world.open_ids[0]
+    data = _predict(client, "lead_score", entity_id)
+    wanted = expected_value(world.pointers["lead_score"], world.frame, entity_id)
+    assert data["value"] == pytest.approx(wanted, rel=1e-6)
+    assert data["probability"] is None
+    assert 0 <= data["prediction"] <= 100
+
+
+def test_prediction_tells_when_it_was_made_and_of_which_moment(
+    client: httpx.Client, world: World
+) -> None:
+    data = _predict(client, "conversion", world.open_ids[0])
+    made, as_of = (datetime.fromisoformat(data[n]) for n in ("timestamp", "features_as_of"))
+    assert as_of == world.store.snapshot_as_of("lead")
+    assert made >= as_of
+
+
+def test_batch_keeps_order_and_repeats(client: httpx.Client, world: World) -> None:
+    ids = [*reversed(world.open_ids), world.open_ids[0]]
+    answer = client.post(BATCH, json={"model_type": "conversion", "entity_ids": ids}).json()
+    assert [row["entity_id"] for row in answer["data"]] == ids
+    single = _predict(client, "conversion", ids[0])
+    for name in ("prediction", "probability", "model_id"):
+        assert answer["data"][0][name] == single[name]
+
+
+def test_lead_outside_of_the_population_is_refused_with_the_condition(
+    client: httpx.Client, world: World
+) -> None:
+    entity_id = world.closed_ids[0]
+    response = client.post(PREDICT, json={"model_type": "conversion", "entity_id": entity_id})
+    message = _error(response, 422, "outside_population")
+    assert entity_id in message
+    assert message.endswith("only while: is_open")
+
+
+def test_in_a_batch_only_the_row_outside_of_the_population_has_an_error(
+    client: httpx.Client, world: World
+) -> None:
+    ids = [world.open_ids[0], world.closed_ids[0], world.open_ids[1]]
+    response = client.post(BATCH, json={"model_type": "conversion", "entity_ids": ids})
+    rows = response.json()["data"]
+    assert response.status_code == 200
+    assert [row["entity_id"] for row in rows] == ids
+    assert [row["error"] and row["error"]["code"] for row in rows] == [
+        None,
+        "outside_population",
+        None,
+    ]
+    assert rows[1]["probability"] is None
+    assert rows[2] == {**rows[2], **_without_time(_predict(client, "conversion", ids[2]))}
+
+
+def test_unknown_lead_fails_a_prediction_by_name(client: httpx.Client, world: World) -> None:
+    one = client.post(PREDICT, json={"model_type": "churn", "entity_id": "nobody"})
+    many = client.post(
+        BATCH, json={"model_type": "churn", "entity_ids": [world.open_ids[0], "nobody"]}
+    )
+    for response in (one, many):
+        assert "nobody" in _error(response, 404, "unknown_entity")
+
+
+def test_unknown_model_is_told_which_there_are(client: httpx.Client) -> None:
+    response = client.post(PREDICT, json={"model_type": "chrun", "entity_id": "lead_0"})
+    message = _error(response, 404, "unknown_model")
+    assert message == (
+        "there is no model named chrun; the models are churn, conversion, lead_score"
+    )
+
+
+def test_batch_of_1001_is_told_the_limit(client: httpx.Client) -> None:
+    response = client.post(BATCH, json={"model_type": "churn", "entity_ids": ["x"] * 1001})
+    assert "1000 is the limit" in _error(response, 422, "invalid_request")
+
+
+def test_health_names_each_model_and_service(client: httpx.Client, world: World) -> None:
+    answer = client.get("/api/v1/ml/health").json()
+    assert answer["status"] == "ok"
+    assert answer["services"] == {"redis": "ok", "postgres": "ok"}
+    assert set(answer["models"]) == {"churn", "conversion", "lead_score"}
+    churn = answer["models"]["churn"]
+    assert (churn["model_id"], churn["loaded"], churn["error"]) == ("churn_1", True, None)
+    assert churn["trained_at"] == "2026-11-01T00:00:00+00:00"
+    schema = world.store.current_schema("lead")
+    assert schema is not None
+    assert answer["schemas"] == {"lead": schema.schema_id}
+
+
+def test_predictions_are_counted_by_model(client: httpx.Client, world: World) -> None:
+    _predict(client, "conversion", world.open_ids[0])
+    assert 'leadml_predictions_total{model="conversion"} 1.0' in client.get("/metrics").text
+
+
+def _without_time(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "timestamp"}

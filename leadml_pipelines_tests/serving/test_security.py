@@ -1,0 +1,131 @@
+"""API keys, the address, and the command."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from leadml_pipelines.serving.__main__ import main
+from leadml_pipelines.serving.security import (
+    UnsafeAddressError,
+    is_loopback,
+    key_digests,
+    require_safe_address,
+)
+from leadml_pipelines.settings import Settings
+from leadml_pipelines_tests.serving.conftest import World, wait_for
+
+KEY = "correct horse battery staple"
+DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
+BODY = {"entity_ids": ["lead_0"]}
+PATH = "/api/v1/features/batch"
+
+
+@pytest.fixture
+def guarded(world: World, serving: Callable[[Settings], httpx.Client]) -> httpx.Client:
+    digests = f"{'0' * 64}, {DIGEST.upper()}"
+    return serving(world.settings.model_copy(update={"api_keys_sha256": digests}))
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-API-Key": "wrong"}, {"X-API-Key": DIGEST}])
+def test_without_a_known_key_nothing_is_told(
+    guarded: httpx.Client, headers: dict[str, str]
+) -> None:
+    response = guarded.post(PATH, json=BODY, headers=headers)
+    assert response.status_code == 401
+    assert response.json()["error"]["code"] == "unauthorized"
+
+
+def test_each_known_key_is_let_in(guarded: httpx.Client) -> None:
+    response = guarded.post(PATH, json=BODY, headers={"X-API-Key": KEY})
+    assert response.status_code == 200
+
+
+def test_health_for_the_orchestrator_needs_no_key(guarded: httpx.Client) -> None:
+    assert [guarded.get(p).status_code for p in ("/healthz", "/readyz", "/metrics")] == [200] * 3
+
+
+def test_strange_digest_is_refused_without_showing_it() -> None:
+    settings = Settings(api_keys_sha256=f"{DIGEST},oops-a-plain-key")
+    with pytest.raises(ValueError, match="entry 2 of LEADML_API_KEYS_SHA256") as raised:
+        key_digests(settings)
+    assert "oops" not in str(raised.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_loopback_needs_no_key(host: str) -> None:
+    assert is_loopback(host)
+    require_safe_address(Settings(http_host=host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "leadml.example", ""])  # noqa: S104
+def test_other_addresses_need_a_key(host: str) -> None:
+    with pytest.raises(UnsafeAddressError, match="LEADML_API_KEYS_SHA256"):
+        require_safe_address(Settings(http_host=host))
+    require_safe_address(Settings(http_host=host, api_keys_sha256=DIGEST))
+
+
+def _command(world: World, **variables: str) -> subprocess.Popen[str]:
+    settings = world.settings
+    environment = {
+        **os.environ,
+        "LEADML_HOME": str(settings.home),
+        "LEADML_REDIS_URL": settings.require_redis(),
+        "LEADML_POSTGRES_URL": settings.require_postgres(),
+        **variables,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "leadml_pipelines.serving"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_command_refuses_an_open_address_without_keys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LEADML_HTTP_HOST", "0.0.0.0")  # noqa: S104
+    assert main() == 2
+    assert "0.0.0.0, which other machines can reach" in capsys.readouterr().err
+
+
+def test_command_serves_until_it_is_told_to_end(world: World, tmp_path: Path) -> None:
+    process = _command(world, LEADML_HTTP_PORT="0")
+    assert process.stderr is not None
+    lines: list[str] = []
+    try:
+        for line in process.stderr:
+            lines.append(line)
+            if "running on" in line:
+                break
+        address = next(word for word in lines[-1].split() if word.startswith("http://"))
+        with httpx.Client(base_url=address, trust_env=False, timeout=30) as client:
+            wait_for(lambda: client.get("/readyz").status_code == 200, seconds=60)
+            assert client.get("/api/v1/ml/health").json()["status"] == "ok"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=30)
+    assert process.returncode in (0, -signal.SIGTERM)
+    assert "Traceback" not in rest
+    assert KEY not in rest
+
+
+def test_app_imports_nothing_heavy_before_it_listens() -> None:
+    heavy = ["pandas", "xgboost", "sklearn", "duckdb", "sqlframe", "pyarrow", "dagster", "scipy"]
+    code = (
+        "import sys, leadml_pipelines.serving.__main__, leadml_pipelines.serving.app; "
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout.strip() == "[]"
