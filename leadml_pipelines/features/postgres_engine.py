@@ -32,6 +32,10 @@ _SESSION = (
     "SET default_transaction_read_only = on",
 )
 
+_BATCH = 10
+"""Entities per call of the statement. Its plan is made once, for few rows: with 90 features, 10 at
+a time took 0.6 ms each, 40 at a time 0.75 and 100 at a time 1.5."""
+
 _SPINE = "SELECT DISTINCT unnest($1::text[]) AS entity_id, $2::timestamptz AS as_of"
 
 
@@ -139,25 +143,31 @@ class PostgresEngine:
             views, "postgres", catalogue=self._catalogue, tables=self._tables, spine=_SPINE
         )
         moment = require_utc(as_of, "as_of")
+        ids = list(dict.fromkeys(entity_ids))
         with self._turn:
             try:
-                found = self._run(statement, list(entity_ids), moment)
+                return self._run(statement, ids, moment)
             except psycopg.OperationalError:
                 # The server went away between two calls: reading again is safe.
                 if self._connection is None or not self._connection.broken:
                     raise
                 self._connection.close()
                 self._connection = None
-                found = self._run(statement, list(entity_ids), moment)
-        return {row[0]: row[2:] for row in found}
+                return self._run(statement, ids, moment)
 
-    def _run(self, statement: str, ids: list[str], as_of: datetime) -> list[tuple[Any, ...]]:
-        if self._connection is None:
-            self._connection = self._open()
+    def _run(self, statement: str, ids: list[str], as_of: datetime) -> dict[str, tuple[Value, ...]]:
         import psycopg
 
+        if self._connection is None:
+            self._connection = self._open()
+        found: dict[str, tuple[Value, ...]] = {}
+        query = statement.encode()
         with psycopg.RawCursor(self._connection) as cursor:
-            return cursor.execute(statement.encode(), (ids, as_of), prepare=True).fetchall()
+            for start in range(0, len(ids), _BATCH):
+                batch = ids[start : start + _BATCH]
+                cursor.execute(query, (batch, as_of), prepare=True)
+                found |= {row[0]: row[2:] for row in cursor}
+        return found
 
     def _open(self) -> psycopg.Connection[Any]:
         from leadml_pipelines.postgres import connect

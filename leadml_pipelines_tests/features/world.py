@@ -342,6 +342,8 @@ def random_world(seed: int, *, leads: int = 12, events: int = 250) -> World:
                 entity_id=lead,
                 as_of=start,
                 degree=r.randrange(9),
+                degree_household=r.randrange(3),
+                community_size=r.randrange(1, 50),
                 pagerank=r.random(),
                 nodes=r.randrange(1, 99),
             )

@@ -1,0 +1,199 @@
+"""Checking a snapshot as a whole, and dropping the ones that are too old."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+from psycopg.errors import LockNotAvailable
+from psycopg.types.json import Jsonb
+
+from leadml_pipelines.features.snapshot_tables import drop_moment, lock, qualified, table_of
+from leadml_pipelines.features.view import Feature, FeatureView
+from leadml_pipelines.postgres import connect
+from leadml_pipelines.times import require_utc
+
+if TYPE_CHECKING:
+    from leadml_pipelines.features.catalogue import Catalogue
+
+OUT_OF_RANGE_LIMIT = 0.01
+"""Share of a feature's values outside its declared range above which a snapshot is not sound.
+
+Fewer are single odd values: they are counted here, and publication holds them back one by one."""
+
+
+@dataclass(frozen=True)
+class SnapshotReport:
+    """What a check of a snapshot found.
+
+    Attributes:
+        snapshot_id: Its name.
+        rows: Entities in it.
+        sound: Whether it may be published.
+        problems: Why not, as sentences.
+        out_of_range: Feature -> number of values outside its range, where there are any.
+    """
+
+    snapshot_id: str
+    rows: int
+    sound: bool
+    problems: tuple[str, ...]
+    out_of_range: dict[str, int]
+
+
+def snapshot_id(entity: str, as_of: datetime) -> str:
+    """The name of a snapshot; names of later moments sort after those of earlier ones."""
+    return f"{entity}-{require_utc(as_of, 'as_of'):%Y%m%dT%H%M%S.%fZ}"
+
+
+def check_snapshot(
+    url: str, catalogue: Catalogue, entity: str, as_of: datetime, *, keep: int = 14
+) -> SnapshotReport:
+    """Check a snapshot as a whole; when it is sound, mark it and drop old ones.
+
+    Sound means: every view of the entity type was written for this moment, all of them hold the
+    same entities, there is at least one, and at most 1 % of any feature's values lie outside its
+    declared range.
+
+    Args:
+        url: `postgresql://...`.
+        catalogue: The views and ranges to check against.
+        entity: Entity type.
+        as_of: The snapshot's moment.
+        keep: How many checked snapshots to keep, this one included.
+    """
+    moment = require_utc(as_of, "as_of")
+    views = catalogue.views(entity)
+    with connect(url) as connection:
+        for view in views:
+            lock(connection, view)
+        rows, problems = _compare(connection, views, moment)
+        out_of_range: dict[str, int] = {}
+        if not problems:
+            for view in views:
+                out_of_range |= _out_of_range(connection, view, moment)
+            problems += [
+                f"{count} of {rows} values of {name} lie outside its range"
+                for name, count in out_of_range.items()
+                if count > OUT_OF_RANGE_LIMIT * rows
+            ]
+        name = snapshot_id(entity, moment)
+        connection.execute(
+            "INSERT INTO leadml.feature_snapshots "
+            "(snapshot_id, entity, as_of, rows, problems, checked_at) "
+            "VALUES (%s, %s, %s, %s, %s, CASE WHEN %s THEN now() END) "
+            "ON CONFLICT (snapshot_id) DO UPDATE SET rows = excluded.rows, "
+            "problems = excluded.problems, checked_at = excluded.checked_at",
+            (name, entity, moment, rows, Jsonb(problems), not problems),
+        )
+    if not problems:
+        prune(url, entity, keep)
+    return SnapshotReport(name, rows, not problems, tuple(problems), out_of_range)
+
+
+def _compare(
+    connection: psycopg.Connection[Any], views: Sequence[FeatureView], as_of: datetime
+) -> tuple[int, list[str]]:
+    written = dict(
+        connection.execute(
+            "SELECT view, rows FROM leadml.feature_view_snapshots WHERE as_of = %s", (as_of,)
+        ).fetchall()
+    )
+    missing = [view.name for view in views if view.name not in written]
+    if missing or not views:
+        return 0, [f"the views {', '.join(missing)} were not written for {as_of.isoformat()}"]
+    first, *others = views
+    rows = int(written[first.name])
+    problems = [] if rows else ["the snapshot holds no entities"]
+    for other in others:
+        differ = connection.execute(
+            sql.SQL(
+                "SELECT count(*) FROM (SELECT entity_id FROM {} WHERE as_of = %s) a "
+                "FULL JOIN (SELECT entity_id FROM {} WHERE as_of = %s) b USING (entity_id) "
+                "WHERE a.entity_id IS NULL OR b.entity_id IS NULL"
+            ).format(qualified(table_of(first)), qualified(table_of(other))),
+            (as_of, as_of),
+        ).fetchone()
+        if differ is not None and differ[0]:
+            problems.append(
+                f"{differ[0]} entities are in only one of the views {first.name} and {other.name}"
+            )
+    return rows, problems
+
+
+def _out_of_range(
+    connection: psycopg.Connection[Any], view: FeatureView, as_of: datetime
+) -> dict[str, int]:
+    bounded = [
+        f
+        for f in view.features
+        if f.type in ("double", "integer") and (f.low is not None or f.high is not None)
+    ]
+    if not bounded:
+        return {}
+
+    def count(feature: Feature) -> sql.Composed:
+        column = sql.Identifier(feature.name)
+        tests = [sql.SQL("{} = 'NaN'").format(column)] if feature.type == "double" else []
+        for bound, sign in ((feature.low, "<"), (feature.high, ">")):
+            if bound is not None:
+                test = sql.SQL("{} " + sign + " {}")
+                tests.append(test.format(column, sql.Literal(float(bound))))
+        return sql.SQL("count(*) FILTER (WHERE {})").format(sql.SQL(" OR ").join(tests))
+
+    found = connection.execute(
+        sql.SQL("SELECT {} FROM {} WHERE as_of = %s").format(
+            sql.SQL(", ").join(count(feature) for feature in bounded), qualified(table_of(view))
+        ),
+        (as_of,),
+    ).fetchone()
+    counts = zip(bounded, found or (), strict=False)
+    return {feature.name: int(number) for feature, number in counts if number}
+
+
+def prune(url: str, entity: str, keep: int) -> list[datetime]:
+    """Drop what is older than the newest checked snapshots.
+
+    Args:
+        url: `postgresql://...`.
+        entity: Entity type.
+        keep: How many checked snapshots stay; at least 1.
+
+    Returns:
+        The moments that were dropped: none while someone reads the tables for seconds on end. The
+        next call drops what this one left.
+    """
+    if keep < 1:
+        raise ValueError(f"keep is {keep}; at least one snapshot must stay")
+    try:
+        return _prune(url, entity, keep)
+    except LockNotAvailable:
+        return []
+
+
+def _prune(url: str, entity: str, keep: int) -> list[datetime]:
+    with connect(url) as connection:
+        connection.execute("SET LOCAL lock_timeout = '3s'")
+        oldest = connection.execute(
+            "SELECT min(as_of) FROM (SELECT as_of FROM leadml.feature_snapshots "
+            "WHERE entity = %s AND checked_at IS NOT NULL ORDER BY as_of DESC LIMIT %s) newest",
+            (entity, keep),
+        ).fetchone()
+        if oldest is None or oldest[0] is None:
+            return []
+        old = connection.execute(
+            "SELECT view, as_of FROM leadml.feature_view_snapshots "
+            "WHERE entity = %s AND as_of < %s ORDER BY as_of, view",
+            (entity, oldest[0]),
+        ).fetchall()
+        for view, as_of in old:
+            drop_moment(connection, view, as_of)
+        connection.execute(
+            "DELETE FROM leadml.feature_snapshots WHERE entity = %s AND as_of < %s",
+            (entity, oldest[0]),
+        )
+    return sorted({as_of for _, as_of in old})
