@@ -79,7 +79,7 @@ def publish(store: OnlineStore, bare: redis.Redis, ids: list[str], payloads: lis
     bare_times, our_times = in_turn(parts, ours, 3)
     rows = [len(ids) / seconds[0] * 1000 for seconds in (bare_times, our_times)]
     print(
-        f"publish {len(ids):,}: bare SET PX {rows[0]:,.0f} rows/s, newer wins {rows[1]:,.0f} rows/s, "
+        f"publish {len(ids):,}: bare SET PX {rows[0]:,.0f}, newer wins {rows[1]:,.0f} rows/s, "
         f"{our_times[0] / bare_times[0]:.2f} x its time"
     )
 
