@@ -183,7 +183,7 @@ def test_rows_may_have_moments_of_their_own(store: OnlineStore) -> None:
 
 def test_naive_moment_is_refused(store: OnlineStore) -> None:
     with pytest.raises(NaiveTimeError, match="as_of"):
-        publish_snapshot(store, "lead", FEATURES, _frame(), datetime(2026, 1, 1))  # noqa: DTZ001
+        publish_snapshot(store, "lead", FEATURES, _frame(), datetime(2026, 1, 1))
     naive = _frame(as_of=pd.to_datetime(["2026-01-01", "2026-01-01"]))
     with pytest.raises(NaiveTimeError, match="column as_of"):
         publish_snapshot(store, "lead", FEATURES, naive, utc_now())
