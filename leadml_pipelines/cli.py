@@ -242,17 +242,22 @@ def _postgres(home: Path) -> Iterator[str]:
 
 
 def _print_status(deployment: Deployment, console: Console) -> None:
-    table = Table("name", "state", "address", "pid", "since", "note")
-    for service in deployment.stack.status():
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for column in ("name", "state", "address", "pid", "since (UTC)"):
+        table.add_column(column, no_wrap=True)
+    services = deployment.stack.status()
+    for service in services:
         table.add_row(
             service.name,
             service.state,
             service.address,
             "" if service.pid is None else str(service.pid),
-            "" if service.since is None else f"{service.since:%Y-%m-%d %H:%M:%S} UTC",
-            service.note,
+            "" if service.since is None else f"{service.since:%Y-%m-%d %H:%M}",
         )
     console.print(table)
+    for service in services:
+        if service.note:
+            console.print(f"{service.name}: {service.note}", highlight=False, soft_wrap=True)
 
 
 def _terminal() -> Console:

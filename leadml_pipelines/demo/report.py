@@ -42,9 +42,17 @@ def _model(name: str, model: dict[str, object]) -> Table:
     table.add_column("model", justify="right")
     table.add_column("heuristic it replaces", justify="right")
     for metric, value in metrics.items():
-        if not isinstance(value, int | float):
-            continue
-        table.add_row(metric, _number(value), _number(baseline.get(metric)))
+        if isinstance(value, int | float):
+            table.add_row(metric, _number(value), _number(baseline.get(metric)))
+    for age, at_age in metrics.get("by_age", {}).items():
+        for metric in ("roc_auc", "spearman"):
+            if metric in at_age:
+                heuristic = baseline.get("by_age", {}).get(age, {})
+                table.add_row(
+                    f"{metric} {age} after creation",
+                    _number(at_age[metric]),
+                    _number(heuristic.get(metric)),
+                )
     return table
 
 

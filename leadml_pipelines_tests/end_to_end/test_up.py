@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import sync_playwright
 
 from leadml_pipelines.services.stack import ServiceStack
 from leadml_pipelines_tests.end_to_end.commands import leadml, processes_of
@@ -28,6 +30,20 @@ mutation Launch($job: String!) {
 }
 """
 STATUS = "query Status($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
+
+NEWEST_RUN = """{
+  runsOrError(limit: 1) { ... on Runs { results { runId assetSelection { path } } } }
+}"""
+# Root may not use Chromium's sandbox, and a machine without the internet needs no updates.
+CHROMIUM_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @dataclass(frozen=True)
@@ -143,3 +159,28 @@ def test_status_lists_what_runs_without_a_password(up: Up) -> None:
     for name in ("postgres", "redis", "graph", "dagster-webserver", "dagster-daemon", "http"):
         assert name in shown
     assert "@127.0.0.1" not in shown
+
+
+@pytest.mark.browser
+def test_materialize_all_in_a_browser_runs_green(up: Up) -> None:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no Chromium on the path; install Debian's package chromium")
+
+    def newest() -> dict[str, Any]:
+        return up.graphql(NEWEST_RUN)["runsOrError"]["results"][0]
+
+    before = newest()["runId"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
+        page = browser.new_page(viewport={"width": 1700, "height": 1000})
+        page.goto(f"{up.dagster}/asset-groups")
+        for group in ("sources", "graph", "features", "training", "models", "online"):
+            page.get_by_text(group, exact=True).first.wait_for(timeout=60_000)
+        page.get_by_role("button", name="Materialize all").click()
+        wait_until(lambda: newest()["runId"] != before, "the browser's run is launched", seconds=60)
+        run = newest()
+        assert len(run["assetSelection"]) >= 20
+        page.goto(f"{up.dagster}/runs/{run['runId']}")
+        page.get_by_text("Success", exact=True).first.wait_for(timeout=240_000)
+        browser.close()

@@ -252,4 +252,4 @@ def test_a_campaign_counts_as_a_degree_but_makes_no_acquaintances() -> None:
 
 def test_a_moment_without_time_zone_is_refused() -> None:
     with pytest.raises(NaiveTimeError, match="as_of"):
-        metrics_as_of(graph([]), datetime(2026, 1, 1))  # noqa: DTZ001
+        metrics_as_of(graph([]), datetime(2026, 1, 1))
