@@ -120,8 +120,9 @@ def beside(left: Frame, *others: Frame) -> Frame:
         if twice := set(new) & set(names):
             raise ValueError(f"{', '.join(sorted(twice))} is in two of the frames to join")
         names += new
-        joined = joined.join(other, on=list(_KEYS), how="left").select(*names)
-    return joined
+        joined = joined.join(other, on=list(_KEYS), how="left")
+    # Each name once: a first mention is the first frame's.
+    return joined.select(*names)
 
 
 def extend(frame: Frame, **columns: Column) -> Frame:

@@ -52,10 +52,14 @@ def _declare() -> tuple[Feature, ...]:
 
 # fmt: off
 _OTHERS = (
+    Feature("internal_count_1d", "integer", "events", 0, None, 0,
+            "Internal steps (notes, meetings, work items) in the last day.", "relationship"),
     Feature("internal_count_7d", "integer", "events", 0, None, 0,
             "Internal steps (notes, meetings, work items) in the last 7 days.", "relationship"),
     Feature("internal_count_30d", "integer", "events", 0, None, 0,
             "Internal steps (notes, meetings, work items) in the last 30 days.", "relationship"),
+    Feature("agent_event_count_90d", "integer", "events", 0, None, 0,
+            "Events with an agent in the last 90 days.", "relationship"),
     Feature("event_count_total", "integer", "events", 0, None, 0,
             "Events of any kind, ever.", "engagement"),
     Feature("email_open_rate", "double", "share", 0, 1, None,
@@ -83,6 +87,9 @@ _OTHERS = (
             "Days since anything happened; missing when nothing ever did.", "urgency"),
     Feature("first_outbound_delay_hours", "double", "hours", None, None, None,
             "Hours from the lead's creation to the first attempt to reach it; missing before.",
+            "relationship"),
+    Feature("first_agent_delay_hours", "double", "hours", None, None, None,
+            "Hours from the lead's creation to the first event with an agent; missing before.",
             "relationship"),
     Feature("first_inbound_delay_hours", "double", "hours", None, None, None,
             "Hours from the lead's creation to the first thing it did; missing before.",
@@ -137,9 +144,10 @@ def engagement(read: Mapping[str, Any]) -> Any:
         ),
         *(
             p.count_if(is_("internal") & within(days)).alias(f"internal_count_{days}d")
-            for days in (7, 30)
+            for days in (1, 7, 30)
         ),
         *used,
+        p.count_if(F.col("agent_id").isNotNull() & within(90)).alias("agent_event_count_90d"),
         p.count_if(type_is("call_attempt") & within(90)).alias("attempts_90d"),
         p.count_if(at.isNotNull()).alias("event_count_total"),
         p.money_sum_if(within(90), F.col("value")).alias("event_value_sum_90d"),
@@ -147,6 +155,7 @@ def engagement(read: Mapping[str, Any]) -> Any:
         p.latest_if(is_("outbound"), at).alias("last_outbound_at"),
         p.latest_if(at.isNotNull(), at).alias("last_event_at"),
         p.earliest_if(is_("inbound"), at).alias("first_inbound_at"),
+        p.earliest_if(F.col("agent_id").isNotNull(), at).alias("first_agent_at"),
         p.earliest_if(is_("outbound"), at).alias("first_outbound_at"),
     )
     events = read["known_events"].groupBy(*keys).agg(*aggregates)
@@ -177,5 +186,6 @@ def engagement(read: Mapping[str, Any]) -> Any:
         days_since_last_outbound=p.days_between(as_of, F.col("last_outbound_at")),
         days_since_last_event=p.days_between(as_of, F.col("last_event_at")),
         first_outbound_delay_hours=p.hours_between(F.col("first_outbound_at"), F.col("created_at")),
+        first_agent_delay_hours=p.hours_between(F.col("first_agent_at"), F.col("created_at")),
         first_inbound_delay_hours=p.hours_between(F.col("first_inbound_at"), F.col("created_at")),
     )
