@@ -7,7 +7,6 @@ the end. One seed and one set of rows give one model, byte for byte.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -221,12 +220,7 @@ def _search(
 
 
 def _xgboost() -> Any:
-    """XGBoost, with threads that sleep while they wait for each other.
-
-    By default they spin, which on cores that others use too (the nightly chain, a laptop) makes
-    a fit ten times slower than with one thread. The variable is read once, at the import.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    """XGBoost, imported when it is first needed."""
     import xgboost
 
     return xgboost

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from leadml_pipelines.automation import sensors
+from leadml_pipelines.automation.sensors import checked_snapshot_sensor, promoted_model_sensor
+from leadml_pipelines.features.catalogue import catalogue
+from leadml_pipelines.learning.registry import Registry
+from leadml_pipelines.learning.train import TrainedModel, train
+from leadml_pipelines.online.publish import publish_model
+from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.online.values import schema_for
+from leadml_pipelines.postgres import connect
+from leadml_pipelines.resources.connections import (
+    PostgresResource,
+    RedisResource,
+    SettingsResource,
+)
+from leadml_pipelines_tests.learning.frames import spec_for, toy_set
+
+AS_OF = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_yet(postgres_url: str) -> None:
+    with connect(postgres_url) as connection:
+        connection.execute("TRUNCATE leadml.feature_snapshots, leadml.models CASCADE")
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[OnlineStore]:
+    """The online store on an emptied Redis."""
+    opened = OnlineStore(redis_url)
+    yield opened
+    opened.close()
+
+
+def tick(
+    sensor: dg.SensorDefinition, postgres_url: str, redis_url: str
+) -> tuple[list[str], str | None]:
+    """Evaluate a sensor once: the run keys that it requests, or why it does not."""
+    resources: dict[str, object] = {
+        "postgres": PostgresResource(url=postgres_url),
+        "redis": RedisResource(url=redis_url),
+    }
+    if sensor.name == promoted_model_sensor.name:
+        resources["settings"] = SettingsResource()
+    context = dg.build_sensor_context(resources=resources)
+    result = sensor.evaluate_tick(context)
+    return [str(r.run_key) for r in result.run_requests or []], result.skip_message
+
+
+def add_snapshot(url: str, as_of: datetime, *, checked: bool) -> None:
+    """Record a snapshot as the feature assets do."""
+    with connect(url) as connection:
+        connection.execute(
+            "INSERT INTO leadml.feature_snapshots"
+            " (snapshot_id, entity, as_of, rows, checked_at) VALUES (%s, 'lead', %s, 1, %s)",
+            (f"lead-{as_of:%Y%m%d}", as_of, as_of if checked else None),
+        )
+
+
+def publish(store: OnlineStore, as_of: datetime) -> None:
+    """Point Redis to an (empty) snapshot."""
+    features = catalogue().features("lead")
+    schema = schema_for(
+        "lead", features, pd.DataFrame({f.name: pd.Series(dtype="object") for f in features}), None
+    )
+    store.put_schema(schema)
+    store.point_to_snapshot(schema, as_of, {})
+
+
+def test_an_unchecked_snapshot_is_not_published(postgres_url: str, redis_url: str) -> None:
+    add_snapshot(postgres_url, AS_OF, checked=False)
+    requested, why = tick(checked_snapshot_sensor, postgres_url, redis_url)
+    assert requested == []
+    assert why == "no feature snapshot has passed its check yet"
+
+
+def test_a_checked_snapshot_that_redis_lacks_is_published(
+    postgres_url: str, redis_url: str
+) -> None:
+    add_snapshot(postgres_url, AS_OF, checked=True)
+    requested, _ = tick(checked_snapshot_sensor, postgres_url, redis_url)
+    assert len(requested) == 1
+    assert requested[0].startswith("lead-20260301@")
+
+
+def test_a_snapshot_that_redis_has_is_not_published_again(
+    postgres_url: str, redis_url: str, store: OnlineStore
+) -> None:
+    add_snapshot(postgres_url, AS_OF, checked=True)
+    publish(store, AS_OF)
+    assert tick(checked_snapshot_sensor, postgres_url, redis_url)[0] == []
+
+
+def test_a_newer_checked_snapshot_replaces_the_one_in_redis(
+    postgres_url: str, redis_url: str, store: OnlineStore
+) -> None:
+    publish(store, AS_OF)
+    add_snapshot(postgres_url, AS_OF + timedelta(days=1), checked=True)
+    assert len(tick(checked_snapshot_sensor, postgres_url, redis_url)[0]) == 1
+
+
+def test_two_ticks_for_one_state_ask_for_the_same_run(
+    postgres_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_snapshot(postgres_url, AS_OF, checked=True)
+    monkeypatch.setattr(sensors, "utc_now", lambda: datetime(2026, 3, 2, 10, 20, tzinfo=UTC))
+    first, _ = tick(checked_snapshot_sensor, postgres_url, redis_url)
+    monkeypatch.setattr(sensors, "utc_now", lambda: datetime(2026, 3, 2, 10, 29, tzinfo=UTC))
+    second, _ = tick(checked_snapshot_sensor, postgres_url, redis_url)
+    assert first == second == ["lead-20260301@20260302T101"]
+
+
+def test_a_publication_that_failed_is_asked_for_again_after_a_while(
+    postgres_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_snapshot(postgres_url, AS_OF, checked=True)
+    monkeypatch.setattr(sensors, "utc_now", lambda: datetime(2026, 3, 2, 10, 20, tzinfo=UTC))
+    first, _ = tick(checked_snapshot_sensor, postgres_url, redis_url)
+    monkeypatch.setattr(sensors, "utc_now", lambda: datetime(2026, 3, 2, 10, 31, tzinfo=UTC))
+    second, _ = tick(checked_snapshot_sensor, postgres_url, redis_url)
+    assert first != second
+
+
+@pytest.fixture
+def models(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """An empty registry whose artifacts lie in a fresh home."""
+    monkeypatch.setenv("LEADML_HOME", str(tmp_path))
+    return Registry(postgres_url, tmp_path / "artifacts")
+
+
+@pytest.fixture(scope="module")
+def churn() -> TrainedModel:
+    """A small model under the name of a declared one."""
+    spec = spec_for(name="churn", rounds=10)
+    return train(spec, toy_set(spec), seed=7, threads=1)
+
+
+def test_a_candidate_that_the_gate_rejected_is_never_published(
+    postgres_url: str, redis_url: str, models: Registry, churn: TrainedModel
+) -> None:
+    hopeless = replace(churn, spec=replace(churn.spec, floor=1.0))
+    assert models.register(hopeless).status == "rejected"
+    assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == []
+
+
+def test_a_promoted_model_is_published_once(
+    postgres_url: str, redis_url: str, store: OnlineStore, models: Registry, churn: TrainedModel
+) -> None:
+    champion = models.promote(models.register(churn).model_id, by="test")
+    requested, _ = tick(promoted_model_sensor, postgres_url, redis_url)
+    assert [key.split("@")[0] for key in requested] == [champion.model_id]
+    publish_model(store, champion)
+    assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == []
+
+
+def test_a_roll_back_is_published_like_a_promotion(
+    postgres_url: str, redis_url: str, store: OnlineStore, models: Registry, churn: TrainedModel
+) -> None:
+    first = models.promote(models.register(churn).model_id, by="test")
+    second = models.promote(models.register(churn).model_id, by="test")
+    publish_model(store, second)
+    models.rollback("churn", by="test")
+    requested, _ = tick(promoted_model_sensor, postgres_url, redis_url)
+    assert [key.split("@")[0] for key in requested] == [first.model_id]
