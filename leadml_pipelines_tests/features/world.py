@@ -309,6 +309,7 @@ def random_world(seed: int, *, leads: int = 12, events: int = 250) -> World:
             event_type=kind,
             channel=channel,
             direction=direction,
+            agent_id=maybe(r.choice("ab"), 0.4),
             value=maybe(Decimal(r.randrange(-(10**17), 10**17)).scaleb(-4), 0.2)
             if r.random() < 0.1
             else maybe(Decimal(r.randrange(10**7)).scaleb(-4)),
