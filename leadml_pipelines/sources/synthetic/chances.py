@@ -1,14 +1,16 @@
 """The chances that only the simulation knows, so that a model can be held against the best one.
 
 For a lead and a moment, the hidden state at that moment is found by living through the lead's chunk
-again, and the future is simulated many times from there by the very steps that made the data. What
-counts is not how often something came about but how likely it was on each simulated day, which has
-the same expectation and less noise:
+again, and the future is simulated many times from there by the very steps that made the data. For
+what can end a lead or a policy, what counts is not how often it came about but how likely it was on
+each simulated day, which has the same expectation and less noise:
 
     conversion, lead_score   sum over days of P(bound that day), while the lead is open
-    churn of an open lead    sum over days of P(lost that day)  +  share of futures without a sign
-                             of life in which the lead is open to the end
     churn of a customer      sum over days of P(cancelled that day)
+    churn of an open lead    share of futures in which it is lost, or open and silent
+
+The last is a plain share: were the daily chances of being lost added to the share of silent
+futures, one future could count for more than 1, and chances near 1 would be the noisier for it.
 
 A moment within a day starts from the state at the beginning of that day, takes in what has happened
 since, and leaves ahead the part of the day's activity that comes later. Approximations, all small:
@@ -18,9 +20,10 @@ and an e-mail sent since the morning is not opened any more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
@@ -35,7 +38,9 @@ from leadml_pipelines.sources.synthetic.customers import (
     customers_from,
 )
 from leadml_pipelines.sources.synthetic.dynamics import (
+    INTENT_RANGE,
     KICK,
+    LOST,
     SPOKEN,
     STAYS,
     OpenLeads,
@@ -48,6 +53,7 @@ from leadml_pipelines.sources.synthetic.generator import (
     chunk_lives,
     prepare,
 )
+from leadml_pipelines.sources.synthetic.rows import ids
 from leadml_pipelines.sources.synthetic.world import CHUNK, World
 
 if TYPE_CHECKING:
@@ -56,6 +62,8 @@ if TYPE_CHECKING:
 Model = Literal["conversion", "churn", "lead_score"]
 HORIZON_DAYS: dict[str, int] = {"conversion": 30, "churn": 60, "lead_score": 90}
 _PATHS = 400_000
+
+State = TypeVar("State", OpenLeads, Customers)
 
 
 def hidden_chance(
@@ -108,18 +116,45 @@ def hidden_chance(
         asked = _Asked(rows, index[rows] - chunk * CHUNK, as_of[rows])
         open_leads, customers = _states(world, births, chunk, asked)
         rng = world.random(6, chunk)
-        chance = _in_blocks(
-            open_leads, futures, lambda some: _open_chances(some, world, rng, model, horizon)
-        )
+        chance = _in_blocks(open_leads, futures, partial(_open_chances, world, rng, model, horizon))
         if model == "lead_score":
             chance *= births.premium[asked.lead[open_leads.lead]]
         answer[rows[open_leads.lead]] = chance
         if model == "churn":
-            chance = _in_blocks(
-                customers, futures, lambda some: _customer_chances(some, world, rng, horizon)
-            )
-            answer[rows[customers.lead]] = chance
+            leaving = partial(_customer_chances, world, rng, horizon)
+            answer[rows[customers.lead]] = _in_blocks(customers, futures, leaving)
     return pd.Series(answer, index=spine.index, name=f"hidden_{model}")
+
+
+def truth(leads: int, *, seed: int = 7, end: datetime, days: int = 540) -> Iterator[pd.DataFrame]:
+    """What is hidden about each lead for good, chunk by chunk.
+
+    Args:
+        leads: as given to `generate`, like the following three.
+        seed: see `leads`.
+        end: see `leads`.
+        days: see `leads`.
+
+    Yields:
+        `lead_id`, `quality` (lasting worth), `hidden` (the part of it that no column shows),
+        `patience` (days in which intent fades to 1/e), `premium` (annual, if a policy is bound),
+        `agent_skill` (of the first agent) and `campaign_worth`; ordered by creation.
+    """
+    import pandas as pd
+
+    world = prepare(leads, seed, end, days)
+    for births in chunk_births(world):
+        yield pd.DataFrame(
+            {
+                "lead_id": pd.Series(ids("lead_", births.index).to_pandas(), dtype="str"),
+                "quality": births.quality,
+                "hidden": births.hidden,
+                "patience": births.patience,
+                "premium": births.premium,
+                "agent_skill": world.agents.skill[births.agent],
+                "campaign_worth": world.campaigns.worth[births.campaign],
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -152,17 +187,20 @@ def _states(world: World, births: Births, chunk: int, asked: _Asked) -> tuple[Op
     found_customers: list[Customers] = []
     place = np.full(len(births), -1)
 
+    def pick(state: State, wanted: Array) -> State:
+        place[state.lead] = np.arange(len(state))
+        here = place[asked.lead[wanted]]
+        place[state.lead] = -1
+        picked = state.take(here[here >= 0])
+        picked.lead = wanted[here >= 0]
+        return picked
+
     def watch(today: int, open_leads: OpenLeads, customers: Customers) -> None:
         wanted = np.flatnonzero(day == today)
         if not len(wanted):
             return
-        for state, found in ((open_leads, found_open), (customers, found_customers)):
-            place[state.lead] = np.arange(len(state))
-            here = place[asked.lead[wanted]]
-            place[state.lead] = -1
-            picked = state.take(here[here >= 0])
-            picked.lead = wanted[here >= 0]
-            found.append(picked)  # type: ignore[attr-defined]
+        found_open.append(pick(open_leads, wanted))
+        found_customers.append(pick(customers, wanted))
 
     lives = chunk_lives(world, births, chunk, watch)
     alive = asked.at >= births.created[asked.lead]
@@ -242,7 +280,8 @@ def _take_in(state: OpenLeads, world: World, births: Births, lives: Lives, asked
     n = len(state)
     power = world.agents.power(state.agent, state.product)
     gain = KICK[kind] + SPOKEN * power[row] * (kind == words.CALL_CONNECTED)
-    state.intent = (state.intent + np.bincount(row, gain, n)).astype(np.float32)
+    intent = state.intent + np.bincount(row, gain, n)
+    state.intent = np.clip(intent, *INTENT_RANGE).astype(np.float32)
     steps = np.isin(kind, (words.QUOTE_REQUEST, words.QUOTE_SENT, words.DOCUMENT_RECEIVED))
     state.stage = np.minimum(state.stage + np.bincount(row, steps, n), 3).astype(np.int8)
     asks = np.bincount(row, kind == words.QUOTE_REQUEST, n) > 0
@@ -252,9 +291,6 @@ def _take_in(state: OpenLeads, world: World, births: Births, lives: Lives, asked
     state.silence = np.where(heard, np.int16(-1), state.silence)
     late = np.bincount(row, kind == words.EMAIL_OPEN, n) > 0
     state.mailed = state.mailed & ~late
-
-
-State = TypeVar("State", OpenLeads, Customers)
 
 
 def _in_blocks(state: State, futures: int, chances: Callable[[State], Array]) -> Array:
@@ -270,9 +306,9 @@ def _in_blocks(state: State, futures: int, chances: Callable[[State], Array]) ->
 
 
 def _open_chances(
-    state: OpenLeads, world: World, rng: np.random.Generator, model: Model, horizon: int
+    world: World, rng: np.random.Generator, model: Model, horizon: int, state: OpenLeads
 ) -> Array:
-    """By future: the sum of the daily chances, and for churn whether it stayed silent."""
+    """By future: the sum of the daily chances of binding, or for churn whether it came about."""
     chance = np.zeros(len(state))
     silent = np.ones(len(state), dtype=bool)
     last = (1 - state.consumer_share, 1 - state.business_share)
@@ -284,16 +320,18 @@ def _open_chances(
             state.business_share = np.where(first_day, 0.5, last[1])[state.lead]
         lead = state.lead
         day = advance_open(state, world, rng)
-        chance[lead] += day.lost_chance if model == "churn" else day.bind_chance
         stays = day.outcome == STAYS
         if model == "churn":
             silent[lead[day.inbound | ~stays]] = False
+            chance[lead[day.outcome == LOST]] = 1.0
+        else:
+            chance[lead] += day.bind_chance
         state = state.take(stays)
     return chance + silent if model == "churn" else chance
 
 
 def _customer_chances(
-    state: Customers, world: World, rng: np.random.Generator, horizon: int
+    world: World, rng: np.random.Generator, horizon: int, state: Customers
 ) -> Array:
     chance = np.zeros(len(state))
     last = 1 - state.business_share

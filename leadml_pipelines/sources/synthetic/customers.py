@@ -1,8 +1,8 @@
 """What a day does to a customer: satisfaction, renewals, complaints, a second policy, leaving.
 
-The state is the dissatisfaction `y >= 0`. It fades by `exp(-1 / 25)` a day and grows by what happens:
-a complaint adds 1, a renewal (every 182 days) with a rise of the premium over 10 % adds 5 times the
-rise. A dissatisfied customer calls and looks at the page on which one cancels, and leaves:
+The state is the dissatisfaction `y >= 0`. It fades by `exp(-1 / 25)` a day and grows by what
+happens: a complaint adds 1, a renewal (every 182 days) with a rise of the premium over 10 % adds 5
+times the rise. A dissatisfied customer calls, looks at the page on which one cancels, and leaves:
 
     cancelled  (0.0002 + 0.014 * min(y, 2.5)) * g      a day
     calls      0.003 + 0.15 * min(y, 2)                a day

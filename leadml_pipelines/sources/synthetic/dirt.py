@@ -22,6 +22,8 @@ def dirty_events(clean: pd.DataFrame, chunk: int, rng: np.random.Generator) -> p
     """
     import pandas as pd
 
+    if not len(clean):
+        return clean
     kinds = (
         faults.UNKNOWN_LEAD,
         faults.NAIVE_TIME,
@@ -35,7 +37,7 @@ def dirty_events(clean: pd.DataFrame, chunk: int, rng: np.random.Generator) -> p
     rows: list[dict[str, Any]] = []
     for number, row in enumerate(chosen.to_dict("records")):
         kind = kinds[number % len(kinds)]
-        spoiled = {str(k): None if pd.isna(v) else v for k, v in row.items()}
+        spoiled: dict[str, Any] = {str(k): None if pd.isna(v) else v for k, v in row.items()}
         spoiled["event_id"] = f"dirt_{chunk}_{number}"
         if kind == faults.UNKNOWN_LEAD:
             spoiled["lead_id"] = f"lead_unknown_{chunk}_{number}"
@@ -61,6 +63,8 @@ def dirty_assignments(clean: pd.DataFrame, rng: np.random.Generator) -> pd.DataF
     """Assignments that end before they begin."""
     import pandas as pd
 
+    if not len(clean):
+        return clean
     rounds = max(1, round(len(clean) * SHARE))
     spoiled = clean.iloc[np.sort(rng.integers(0, len(clean), rounds))].reset_index(drop=True)
     # Another beginning, so that the key is new and only the order of the times is wrong.

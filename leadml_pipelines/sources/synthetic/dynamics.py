@@ -3,26 +3,28 @@
 The state of an open lead at the beginning of a day (see `OpenLeads`) is all that the future depends
 on. With `x` the intent, `q` the quality, `e` the agent's power on this product, `care` what the
 agent's load leaves, `f` and `g` how busy consumers and agents are that day, and
-`grip(x) = x / (x + 0.2)`, a day goes as follows.
+`grip(x) = x / (x + 0.12)`, a day goes as follows.
 
 1. How it ends, if it ends (one draw):
 
-       bound      BIND[stage] * grip(x) * exp(0.35 q + 0.25 e) * care * g
+       bound      BIND[stage] * grip(x) * exp(0.25 q + 0.15 e) * care * g
        lost       ELSEWHERE[stage] * f  +  GIVEN_UP * g  once 45 days silent
        declined   DECLINE[stage] * risk(credit) * g
        duplicate  0.004 * g  in the first three days
 
 2. What happens, if it stays: e-mails are sent by age and silence, and are opened with chance
    `1 - exp(-1.5 x)` that day or the next; calls are tried by age and after activity, and connect
-   more often with more intent; pages are viewed `Poisson(0.62 x f)`; the lead calls, fills in forms,
-   asks for a quote (stage 0 -> 1), the agent sends it (1 -> 2), documents come (2 -> 3).
+   more often with more intent; pages are viewed `Poisson(PAGES * x * f)`; the lead calls, fills in
+   forms, asks for a quote (stage 0 -> 1, `ASK * x * f`), the agent sends it (1 -> 2), documents
+   come (2 -> 3). Now and then another agent takes over.
 
 3. What it does to intent. A lead that has asked for a quote is warm: its intent is held near
-   `hold = 0.75 exp(0.3 q)` until it cools off (a hazard). Every other lead's intent fades:
+   `hold = 0.75 exp(0.3 q)` until it cools off (`COOL_OFF * exp(-0.3 q)`; intent then falls to 35 %
+   at once). Every other lead's intent fades:
 
        warm   x' = x + 0.15 (hold - x)  + kicks
        else   x' = x exp(-1 / patience) + kicks
-       kicks  = what inbound events add (a click more than an open)  +  0.35 e per conversation
+       kicks  = what inbound events add (a click more than an open)  +  0.3 e per conversation
 
 So calls by skilled agents raise intent, and by poor ones lower it; the visible events carry most of
 what there is to know, because they move the intent themselves.
@@ -53,20 +55,25 @@ from leadml_pipelines.sources.synthetic.world import World
 STAYS, BOUND, LOST, DECLINED, DUPLICATE = range(5)
 """How a day ends for an open lead."""
 
-BIND = np.asarray([0.0028, 0.0042, 0.0066, 0.0130], dtype=np.float32)
+BIND = np.asarray([0.0022, 0.0034, 0.0066, 0.0140], dtype=np.float32)
 ELSEWHERE = np.asarray([0.0020, 0.0020, 0.0025, 0.0015], dtype=np.float32)
 DECLINE = np.asarray([0.0002, 0.0004, 0.0010, 0.0030], dtype=np.float32)
+"""Chances a day of binding, of buying elsewhere and of being declined, by stage."""
 PAGES = np.float32(0.26)
+"""Pages viewed a day, for each unit of intent."""
 ASK = np.float32(0.035)
+"""Chance a day of asking for a quote, for each unit of intent."""
 GIVEN_UP = np.float32(0.10)
+"""Chance a day that an agent closes a lead that has been silent for `PATIENT_SILENCE` days."""
 COOL_OFF = np.float32(0.010)
 PATIENT_SILENCE = 45
+INTENT_RANGE = (np.float32(1e-4), np.float32(4.0))
 KICK = np.zeros(len(words.EVENT_TYPES), dtype=np.float32)
 """What an event adds to intent, by type."""
 KICK[words.EMAIL_OPEN], KICK[words.EMAIL_CLICK], KICK[words.EMAIL_REPLY] = 0.02, 0.05, 0.15
 KICK[words.PAGE_VIEW], KICK[words.CALL_INBOUND], KICK[words.FORM_SUBMIT] = 0.05, 0.20, 0.20
 KICK[words.DOCUMENT_RECEIVED] = KICK[words.MEETING] = 0.25
-SPOKEN = np.float32(0.35)
+SPOKEN = np.float32(0.3)
 """What a conversation adds to intent, for each unit of the agent's power."""
 _RISK = np.asarray([2.6, 1.2, 0.7, 0.4], dtype=np.float32)
 
@@ -151,7 +158,7 @@ def newborn(births: Births, world: World) -> OpenLeads:
         hold=(0.75 * np.exp(0.3 * births.quality)).astype(np.float32),
         keep=np.exp(-1.0 / births.patience).astype(np.float32),
         risk=_RISK[births.credit],
-        intent=(0.75 * impulse * np.exp(0.6 * births.quality)).astype(np.float32),
+        intent=(0.75 * impulse * np.exp(0.5 * births.quality)).astype(np.float32),
         stage=np.zeros(n, dtype=np.int8),
         warm=np.zeros(n, dtype=bool),
         silence=np.zeros(n, dtype=np.int16),
@@ -167,13 +174,11 @@ class OpenDay:
     Attributes:
         outcome: how it ended, by lead (`STAYS`, `BOUND` ...).
         bind_chance: the chance of `BOUND` that the lead had at the beginning of the day.
-        lost_chance: the chance of `LOST`.
         inbound: whether there was an inbound event.
     """
 
     outcome: Array
     bind_chance: Array
-    lost_chance: Array
     inbound: Array
 
 
@@ -194,25 +199,15 @@ def advance_open(
     f = world.calendar.consumer[day, state.zone] * state.consumer_share
     g = world.calendar.business[day, state.zone] * state.business_share
     care = world.agents.care[day, state.agent]
-    grip = x / (x + np.float32(0.2))
+    grip = x / (x + np.float32(0.12))
     r = rng.random((15, n), dtype=np.float32)
 
-    fit = np.exp(np.float32(0.35) * state.quality + np.float32(0.25) * e)
+    fit = np.exp(np.float32(0.25) * state.quality + np.float32(0.15) * e)
     bind = np.minimum(BIND[stage] * grip * fit * care * g, np.float32(0.5))
     lost = ELSEWHERE[stage] * f + (state.silence >= PATIENT_SILENCE) * GIVEN_UP * g
     declined = DECLINE[stage] * state.risk * g
     duplicate = np.float32(0.004) * g * (state.age <= 2)
-    outcome = np.full(n, STAYS, dtype=np.int8)
-    limit = bind + lost + declined + duplicate
-    ends = np.flatnonzero(r[0] < limit)
-    if len(ends):
-        u = r[0, ends]
-        first = bind[ends]
-        outcome[ends] = BOUND + (
-            (u >= first).astype(np.int8)
-            + (u >= first + lost[ends])
-            + (u >= first + lost[ends] + declined[ends])
-        )
+    outcome = _endings(r[0], bind, lost, declined, duplicate)
     stays = outcome == STAYS
 
     recent = state.silence <= 1
@@ -278,7 +273,7 @@ def advance_open(
     faded = x * state.keep
     intent = np.where(warm, held, faded) + kick
     intent = np.where(cooled, intent * np.float32(0.35), intent)
-    state.intent = np.clip(intent, np.float32(1e-4), np.float32(4.0))
+    state.intent = np.clip(intent, *INTENT_RANGE)
     state.warm = warm
     state.stage = stage + (asked | quoted | papers)
     state.silence = np.where(inbound, np.int16(0), state.silence + np.int16(1))
@@ -294,4 +289,16 @@ def advance_open(
     state.age = state.age + np.int16(1)
     state.day = state.day + 1
     state.consumer_share = state.business_share = np.ones(n, dtype=np.float32)
-    return OpenDay(outcome, bind, lost, inbound)
+    return OpenDay(outcome, bind, inbound)
+
+
+def _endings(uniform: Array, bind: Array, lost: Array, declined: Array, duplicate: Array) -> Array:
+    """How the day ends for each lead: one draw decides between all endings and staying."""
+    outcome = np.full(len(uniform), STAYS, dtype=np.int8)
+    ends = np.flatnonzero(uniform < bind + lost + declined + duplicate)
+    u, limit = uniform[ends], bind[ends]
+    outcome[ends] = BOUND
+    for more in (lost, declined, duplicate):
+        outcome[ends] += u >= limit
+        limit = limit + more[ends]
+    return outcome

@@ -130,7 +130,7 @@ def _campaigns(rng: np.random.Generator, days: int) -> Campaigns:
     count = len(SOURCES) * CAMPAIGNS_PER_SOURCE
     source = np.repeat(np.arange(len(SOURCES)), CAMPAIGNS_PER_SOURCE)
     organic = np.arange(count) % CAMPAIGNS_PER_SOURCE == 0
-    worth = np.asarray(SOURCE_WORTH)[source] + np.where(organic, 0.0, rng.normal(0, 0.3, count))
+    worth = np.asarray(SOURCE_WORTH)[source] + np.where(organic, 0.0, rng.normal(0, 0.22, count))
     weight = np.asarray(SOURCE_SHARE)[source] * np.where(
         organic, 2.0, rng.gamma(3.0, 1 / 3.0, count)
     )
@@ -164,7 +164,7 @@ def _agents(rng: np.random.Generator, calendar: Calendar, leads: int) -> Agents:
     buckets = -(-calendar.days // _BUCKET) + 1
     shares = np.zeros((buckets, len(PRODUCTS), count))
     for bucket in range(buckets):
-        present = hired <= bucket * _BUCKET
+        present = hired < bucket * _BUCKET
         for product in range(len(PRODUCTS)):
             fit = np.where(specialty == product, _AGENT_MATCH, 1.0) * appeal * present
             shares[bucket, product] = fit / fit.sum()
@@ -175,7 +175,7 @@ def _agents(rng: np.random.Generator, calendar: Calendar, leads: int) -> Agents:
         skill=skill,
         capacity=capacity,
         hired=hired,
-        care=(1.0 / (1.0 + 1.5 * np.maximum(load - 1.0, 0.0))).astype(np.float32),
+        care=(1.0 / (1.0 + 0.5 * np.maximum(load - 1.0, 0.0))).astype(np.float32),
         cumulative=(rows + np.cumsum(shares, axis=2)).reshape(-1),
     )
 
