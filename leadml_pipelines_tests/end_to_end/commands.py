@@ -47,14 +47,18 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
 
 
 def processes_of(home: Path) -> list[str]:
-    """Command lines of all processes that were started for a home folder."""
+    """Command lines of all processes that work for a home folder.
+
+    They are known by their arguments, their working directory or their environment; PostgreSQL's
+    data may lie elsewhere, where the home's link points to.
+    """
+    places = {str(home), str((home / "postgres").resolve())}
     found = []
     for process in psutil.process_iter():
         try:
-            line = " ".join(process.cmdline())
-            variables = process.environ()
+            signs = [*process.cmdline(), process.cwd(), process.environ().get("LEADML_HOME", "")]
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
-        if str(home) in line or variables.get("LEADML_HOME") == str(home):
-            found.append(line)
+        if any(place in sign for place in places for sign in signs):
+            found.append(" ".join(process.cmdline()))
     return found
