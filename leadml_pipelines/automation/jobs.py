@@ -2,12 +2,15 @@
 
 import dagster as dg
 
+# These three read or replace the newest extract: one of them at a time, the others wait in the queue.
+ONE_AT_A_TIME = {"leadml/exclusive": "extract"}
+
 nightly_features = dg.define_asset_job(
     "nightly_features",
     selection=dg.AssetSelection.groups("sources", "graph", "features"),
     description="Extract, graph, all views, and the check that lets a snapshot be published.",
     executor_def=dg.in_process_executor,
-    tags={"leadml/exclusive": "features"},
+    tags=ONE_AT_A_TIME,
 )
 
 nightly_training = dg.define_asset_job(
@@ -15,7 +18,7 @@ nightly_training = dg.define_asset_job(
     selection=dg.AssetSelection.groups("training", "models"),
     description="Training sets, candidates, and the promotion of those that pass their gate.",
     executor_def=dg.in_process_executor,
-    tags={"leadml/exclusive": "training"},
+    tags=ONE_AT_A_TIME,
 )
 
 publish_features = dg.define_asset_job(
@@ -39,7 +42,7 @@ everything = dg.define_asset_job(
     selection=dg.AssetSelection.all(),
     description="The whole asset graph, from the source tables to Redis, in one run.",
     executor_def=dg.in_process_executor,
-    tags={"leadml/exclusive": "everything"},
+    tags=ONE_AT_A_TIME,
 )
 
 JOBS = [everything, nightly_features, nightly_training, publish_features, publish_models]
