@@ -82,6 +82,8 @@ class Table:
         version: Column by which the newer of two rows with the same key wins, or None.
         fixed: Columns that even a newer version may not change.
         receipt: Columns that say when we got the row; a repeat may differ in them.
+        happened: Times at which something happened to a lead: how far the data reach. Times of
+            writing, of receipt and of an agent's entry say nothing of that.
         derived: Kept by the database itself; the door does not take rows for it.
     """
 
@@ -94,6 +96,7 @@ class Table:
     version: str | None = None
     fixed: tuple[str, ...] = ()
     receipt: tuple[str, ...] = ()
+    happened: tuple[str, ...] = ()
     derived: bool = False
 
     @property
@@ -190,6 +193,7 @@ TABLES: dict[str, Table] = {
             spans=(Span("created_at", "updated_at", CLOCK_SKEW),),
             version="updated_at",
             fixed=("created_at",),
+            happened=("created_at",),
         ),
         Table(
             "lead_versions",
@@ -226,6 +230,7 @@ TABLES: dict[str, Table] = {
             leads=("lead_id",),
             spans=(Span("occurred_at", "ingested_at", CLOCK_SKEW),),
             receipt=("ingested_at",),
+            happened=("occurred_at",),
         ),
         Table(
             "assignments",
@@ -239,6 +244,7 @@ TABLES: dict[str, Table] = {
             leads=("lead_id",),
             spans=(Span("assigned_at", "ended_at"),),
             fills=("ended_at",),
+            happened=("assigned_at", "ended_at"),
         ),
         Table(
             "policies",
@@ -254,6 +260,7 @@ TABLES: dict[str, Table] = {
             leads=("lead_id",),
             spans=(Span("bound_at", "cancelled_at"),),
             fills=("cancelled_at",),
+            happened=("bound_at", "cancelled_at"),
         ),
         Table(
             "closures",
@@ -264,6 +271,7 @@ TABLES: dict[str, Table] = {
             ),
             key=("lead_id", "closed_at"),
             leads=("lead_id",),
+            happened=("closed_at",),
         ),
         Table(
             "referrals",
@@ -274,6 +282,7 @@ TABLES: dict[str, Table] = {
             ),
             key=("from_lead_id", "to_lead_id"),
             leads=("from_lead_id", "to_lead_id"),
+            happened=("referred_at",),
         ),
     )
 }

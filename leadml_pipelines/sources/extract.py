@@ -57,7 +57,8 @@ class Extract:
         path: Its folder.
         extract_id: Its name; later ones sort after earlier ones.
         as_of: The present of everything computed from it.
-        data_end: Time of its newest row, not after `as_of`: labels are known up to here.
+        data_end: When the newest thing in it happened, not after `as_of`: labels are known up to
+            here. A row written or received later, or a new agent, moves it not.
         rows: Table -> number of rows.
         left_out: Table -> rows of a view that broke the contract.
     """
@@ -128,7 +129,7 @@ def extract_sources(
         url: PostgreSQL, migrated.
         root: Folder of the extracts; one process at a time works in it, others wait.
         schema: Schema of the source tables or views.
-        clock: `now`: `as_of` is the present; `data`: it is the time of the newest row.
+        clock: `now`: `as_of` is the present; `data`: it is `data_end`.
         keep: How many of the newest extracts stay.
         progress: Told after every batch; the number in all is the planner's estimate.
 
@@ -247,7 +248,7 @@ class _Writer:
     def _note_times(self, table: Table, rows: pa.Table) -> None:
         import pyarrow.compute as pc
 
-        for name in table.times:
+        for name in table.happened:
             newest = pc.max(rows[name]).as_py()
             if newest is not None and (self.newest is None or newest > self.newest):
                 self.newest = newest.astimezone(UTC)

@@ -49,7 +49,7 @@ def test_an_extract_holds_every_row_in_the_types_of_the_contract(crm: str, tmp_p
     assert [row["valid_from"] for row in read(extract.table("lead_versions"))] == [T0, T0]
 
 
-def test_the_present_is_now_or_the_newest_row(crm: str, tmp_path: Path) -> None:
+def test_the_present_is_now_or_when_the_newest_thing_happened(crm: str, tmp_path: Path) -> None:
     load(crm)
 
     now = extract_sources(crm, tmp_path)
@@ -57,6 +57,47 @@ def test_the_present_is_now_or_the_newest_row(crm: str, tmp_path: Path) -> None:
 
     assert abs(now.as_of - utc_now()) < timedelta(minutes=1)
     assert now.data_end == data.data_end == data.as_of == T0 + pd.Timedelta("1h")
+
+
+def test_writing_receiving_and_hiring_do_not_move_the_end_of_the_data(
+    crm: str, tmp_path: Path
+) -> None:
+    load(crm)
+    with connect(crm) as connection:
+        connection.execute("UPDATE crm.leads SET source = 'fair', updated_at = now()")
+        connection.execute("UPDATE crm.lead_events SET ingested_at = now()")
+        connection.execute("INSERT INTO crm.agents (agent_id, hired_at) VALUES ('x', now())")
+
+    extract = extract_sources(crm, tmp_path, clock="data")
+
+    assert extract.as_of == extract.data_end == T0 + pd.Timedelta("1h")
+
+
+@pytest.mark.parametrize(
+    ("table", "columns", "values"),
+    [
+        ("assignments", "lead_id, agent_id, assigned_at", "'a', 'x', '{}'"),
+        ("assignments", "lead_id, agent_id, assigned_at, ended_at", "'a', 'x', '2024-03-01', '{}'"),
+        ("policies", "policy_id, lead_id, product, annual_premium, bound_at", "'p','a','c',1,'{}'"),
+        (
+            "policies",
+            "policy_id, lead_id, product, annual_premium, bound_at, cancelled_at",
+            "'p', 'a', 'c', 1, '2024-03-01', '{}'",
+        ),
+        ("closures", "lead_id, closed_at, reason", "'a', '{}', 'lost'"),
+        ("referrals", "from_lead_id, to_lead_id, referred_at", "'a', 'b', '{}'"),
+    ],
+)
+def test_what_happens_to_a_lead_moves_the_end_of_the_data(
+    crm: str, tmp_path: Path, table: str, columns: str, values: str
+) -> None:
+    load(crm)
+    moment = T0 + pd.Timedelta("9D")
+    with connect(crm) as connection:
+        row = values.format(moment.isoformat())
+        connection.execute(f"INSERT INTO crm.{table} ({columns}) VALUES ({row})".encode())
+
+    assert extract_sources(crm, tmp_path).data_end == moment
 
 
 def test_a_row_from_the_near_future_does_not_move_the_end_of_the_data_past_now(
