@@ -1,8 +1,10 @@
 """Graph metrics as of past moments: which ones, computed once, kept, exported.
 
-The moments are every Monday 00:00 UTC from the first lead on, and the moment of each refresh. A
-feature as of t takes the latest moment not after t, so between two Mondays the past is at most a
-week old, and the present is fresh.
+The moments are every Monday 00:00 UTC from the first lead on, and no others. A feature as of t
+takes the latest moment not after t, so its metrics are up to a week old, and a lead has none before
+its first Monday. That holds for the present as for any past moment: a metric that were fresher when
+it is served than when it was learned from would be another feature. For the same reason a refresh
+in the middle of a week adds no moment; a graph younger than its first Monday has no metrics at all.
 
 What changed in the past is found by a fingerprint of the graph as of each moment (all nodes and
 edges alive then, whatever order), kept beside the metrics: a moment whose fingerprint is the
@@ -35,8 +37,11 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called with the moments done and the moments to do in all."""
 
-KEEP_DAYS = 35
-"""How long moments off the weekly grid are kept: past that, the Mondays will do."""
+STEP = timedelta(weeks=1)
+"""Time between two moments; they are counted from a Monday 00:00 UTC."""
+
+_ANCHOR = datetime(1970, 1, 5, tzinfo=UTC)
+"""A Monday: the moments are whole steps away from it."""
 
 _WRITE_ROWS = 250_000
 """Rows gathered before they are written in one transaction."""
@@ -50,7 +55,7 @@ class HistoryReport:
         moments: Moments that are now up to date.
         computed: Those of them that were computed now.
         rows: Rows written now.
-        entities: Leads and agents in the newest moment.
+        entities: Leads and agents in the newest moment; 0 while there is none.
         seconds: How long it took.
     """
 
@@ -62,18 +67,15 @@ class HistoryReport:
 
 
 def weekly_moments(first: datetime, as_of: datetime) -> list[datetime]:
-    """Every Monday 00:00 UTC from the first one not before `first`, and `as_of` itself.
+    """Every Monday 00:00 UTC from the first one not before `first` to the last not after `as_of`.
 
     Returns:
-        Ascending moments, none after `as_of`, `as_of` last.
+        Ascending moments; none where no Monday lies in between.
     """
     first, as_of = require_utc(first, "first"), require_utc(as_of, "as_of")
-    midnight = first.replace(hour=0, minute=0, second=0, microsecond=0)
-    monday = midnight - timedelta(days=midnight.weekday())
-    if monday < first:
-        monday += timedelta(weeks=1)
-    weeks = max(0, -((monday - as_of) // timedelta(weeks=1)))
-    return [*(monday + timedelta(weeks=n) for n in range(weeks)), as_of]
+    start = -((_ANCHOR - first) // STEP)
+    stop = (as_of - _ANCHOR) // STEP
+    return [_ANCHOR + n * STEP for n in range(start, stop + 1)]
 
 
 def graph_snapshots(
@@ -103,32 +105,28 @@ def refresh_graph_metrics(
     as_of: datetime,
     *,
     seed: int = 7,
-    keep_days: int = KEEP_DAYS,
     progress: Progress | None = None,
 ) -> HistoryReport:
     """Bring `leadml.graph_metrics` up to date with a graph.
 
-    Every stored moment up to `as_of` is checked besides the weekly ones; later ones are left alone.
-    Moments are written whole, some at a time in one transaction, so an interrupted refresh is
-    finished by the next.
+    Stored moments after `as_of` are left alone; those before the first lead are dropped (a lead
+    was deleted). Moments are written whole, some at a time in one transaction, so an interrupted
+    refresh is finished by the next.
 
     Args:
         postgres_url: The database, migrated.
         data: The graph.
         as_of: The present, or the end of a historical data set.
         seed: Seed of the community search.
-        keep_days: Age at which moments off the weekly grid are dropped.
         progress: Called after each computed moment.
     """
     started = time.monotonic()
     as_of = require_utc(as_of, "as_of")
     timeline = Timeline.of(data)
     first = timeline.first_lead()
-    grid = weekly_moments(as_of if first is None else min(from_micros(first), as_of), as_of)
+    moments = [] if first is None else weekly_moments(from_micros(first), as_of)
     stored = _stored_fingerprints(postgres_url, as_of)
-    oldest = as_of - timedelta(days=keep_days)
-    dropped = [m for m in stored if m < oldest and m not in set(grid) and not _is_monday(m)]
-    moments = sorted({*grid, *stored} - set(dropped))
+    dropped = sorted(stored.keys() - set(moments))
     salt = f"{METRICS_VERSION}:{seed}"
     fingerprints = {moment: timeline.fingerprint(moment, salt) for moment in moments}
     stale = [moment for moment in moments if stored.get(moment) != fingerprints[moment]]
@@ -140,7 +138,7 @@ def refresh_graph_metrics(
         for batch in _batches(_computed(timeline, stale, seed, progress)):
             rows += _write(connection, batch, fingerprints)
             connection.commit()
-        entities = _count_entities(connection, as_of)
+        entities = _count_entities(connection, moments[-1]) if moments else 0
     return HistoryReport(len(moments), len(stale), rows, entities, time.monotonic() - started)
 
 
@@ -155,11 +153,20 @@ def write_graph_metrics(postgres_url: str, frame: pd.DataFrame) -> int:
 
     Returns:
         The number of rows written.
+
+    Raises:
+        ValueError: a moment is not a Monday 00:00 UTC.
     """
     moments = [
         (moment.to_pydatetime(), frame[frame["as_of"] == moment])
         for moment in frame["as_of"].drop_duplicates().sort_values()
     ]
+    for moment, _ in moments:
+        if (moment - _ANCHOR) % STEP:
+            raise ValueError(
+                f"graph metrics are kept as of Mondays 00:00 UTC, and {moment.isoformat()} is "
+                "none; take the moments from weekly_moments"
+            )
     with arrow_connection(postgres_url) as connection:
         rows = _write(connection, moments, {})
         connection.commit()
@@ -199,12 +206,6 @@ def export_graph_metrics(postgres_url: str, path: Path) -> int:
     finally:
         part.unlink(missing_ok=True)
     return rows
-
-
-def _is_monday(moment: datetime) -> bool:
-    return moment.weekday() == 0 and moment == moment.replace(
-        hour=0, minute=0, second=0, microsecond=0
-    )
 
 
 def _stored_fingerprints(postgres_url: str, as_of: datetime) -> dict[datetime, str]:
@@ -293,8 +294,7 @@ def _delete_moments(connection: Any, moments: Sequence[datetime]) -> None:
             )
 
 
-def _count_entities(connection: Any, as_of: datetime) -> int:
+def _count_entities(connection: Any, moment: datetime) -> int:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT entities FROM leadml.graph_moments WHERE as_of = $1", (as_of,))
-        row = cursor.fetchone()
-    return 0 if row is None else int(row[0])
+        cursor.execute("SELECT entities FROM leadml.graph_moments WHERE as_of = $1", (moment,))
+        return int(cursor.fetchone()[0])

@@ -20,6 +20,7 @@ CREATE TABLE leadml.graph_sync (
     PRIMARY KEY (kind, key)
 );
 
+-- As of Mondays 00:00 UTC only, and never "as of now": what is served is as old as what was learned.
 CREATE TABLE leadml.graph_metrics (
     entity_type text NOT NULL,
     entity_id text NOT NULL,

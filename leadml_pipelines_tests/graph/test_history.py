@@ -60,22 +60,27 @@ def recomputed(url: str, data: GraphData, as_of: datetime = NOW) -> set[datetime
     st.timedeltas(timedelta(0), timedelta(days=400)).map(lambda length: at(0) + length),
     st.timedeltas(timedelta(0), timedelta(days=70)),
 )
-def test_the_moments_are_the_mondays_in_between_and_the_present(
+def test_the_moments_are_the_mondays_in_between_and_nothing_else(
     first: datetime, length: timedelta
 ) -> None:
     as_of = first + length
-    *mondays, last = weekly_moments(first, as_of)
-    assert last == as_of
+    moments = weekly_moments(first, as_of)
     assert all(
-        m.weekday() == 0 and m.timetz() == datetime.min.time().replace(tzinfo=UTC) for m in mondays
+        m.weekday() == 0 and m.timetz() == datetime.min.time().replace(tzinfo=UTC) for m in moments
     )
-    assert all(first <= m < as_of for m in mondays)
-    assert all(b - a == WEEK for a, b in pairwise(mondays))
-    if mondays:
-        assert mondays[0] - first < WEEK
-        assert as_of - mondays[-1] <= WEEK
+    assert all(first <= m <= as_of for m in moments)
+    assert all(b - a == WEEK for a, b in pairwise(moments))
+    if moments:
+        assert moments[0] - first < WEEK
+        assert as_of - moments[-1] < WEEK
     else:
-        assert length <= WEEK
+        assert length < WEEK
+
+
+def test_a_monday_is_its_own_moment() -> None:
+    assert weekly_moments(MONDAYS[0], MONDAYS[1]) == MONDAYS[:2]
+    micro = timedelta(microseconds=1)
+    assert weekly_moments(MONDAYS[0] + micro, MONDAYS[1] - micro) == []
 
 
 def test_a_refresh_stores_the_metrics_as_of_every_moment(ledger_url: str) -> None:
@@ -83,11 +88,11 @@ def test_a_refresh_stores_the_metrics_as_of_every_moment(ledger_url: str) -> Non
     report = refresh_graph_metrics(
         ledger_url, GRAPH, NOW, progress=lambda done, total: steps.append((done, total))
     )
-    expected = graph_snapshots(GRAPH, [*MONDAYS, NOW])
+    expected = graph_snapshots(GRAPH, MONDAYS)
     pd.testing.assert_frame_equal(stored(ledger_url), expected, check_dtype=False, check_exact=True)
-    assert (report.moments, report.computed, report.rows) == (5, 5, len(expected))
+    assert (report.moments, report.computed, report.rows) == (4, 4, len(expected))
     assert report.entities == 21
-    assert steps == [(n, 5) for n in range(1, 6)]
+    assert steps == [(n, 4) for n in range(1, 5)]
 
 
 def test_a_repeated_refresh_computes_nothing(ledger_url: str) -> None:
@@ -97,15 +102,38 @@ def test_a_repeated_refresh_computes_nothing(ledger_url: str) -> None:
 
 def test_a_later_refresh_computes_only_the_new_moments(ledger_url: str) -> None:
     refresh_graph_metrics(ledger_url, GRAPH, NOW)
-    later = NOW + WEEK
-    assert recomputed(ledger_url, GRAPH, later) == {MONDAYS[-1] + WEEK, later}
+    assert recomputed(ledger_url, GRAPH, NOW + WEEK) == {MONDAYS[-1] + WEEK}
+
+
+def test_a_refresh_in_the_middle_of_a_week_adds_no_moment(ledger_url: str) -> None:
+    """What is served would else be fresher than what any model has learned from."""
+    refresh_graph_metrics(ledger_url, GRAPH, NOW)
+    for days in (1, 2):
+        newborn = graph([*NODES, ("lead", "newborn", NOW)], EDGES)
+        assert recomputed(ledger_url, newborn, NOW + timedelta(days=days)) == set()
+    assert set(stored(ledger_url)["as_of"]) == {*MONDAYS}
+    assert "newborn" not in set(stored(ledger_url)["entity_id"])
+
+
+def test_a_graph_younger_than_its_first_monday_has_no_metrics_yet(ledger_url: str) -> None:
+    report = refresh_graph_metrics(ledger_url, GRAPH, at(6))
+    assert (report.moments, report.computed, report.rows, report.entities) == (0, 0, 0, 0)
+    assert stored(ledger_url).empty
+
+
+def test_moments_before_the_first_lead_are_dropped(ledger_url: str) -> None:
+    refresh_graph_metrics(ledger_url, GRAPH, NOW)
+    without_the_first = graph([("lead", "late", at(15))])
+    refresh_graph_metrics(ledger_url, without_the_first, NOW)
+    assert {*computed_at(ledger_url)} == {*MONDAYS[2:]}
+    assert set(stored(ledger_url)["entity_id"]) == {"late"}
 
 
 def test_a_late_edge_recomputes_the_moments_from_its_start_on(ledger_url: str) -> None:
     refresh_graph_metrics(ledger_url, GRAPH, NOW)
     late = graph(NODES, [*EDGES, ("l7", "x", "ASSIGNED_TO", at(8), None)])
-    assert recomputed(ledger_url, late) == {m for m in [*MONDAYS, NOW] if m >= at(8)}
-    expected = graph_snapshots(late, [*MONDAYS, NOW])
+    assert recomputed(ledger_url, late) == {m for m in MONDAYS if m >= at(8)}
+    expected = graph_snapshots(late, MONDAYS)
     pd.testing.assert_frame_equal(stored(ledger_url), expected, check_dtype=False, check_exact=True)
 
 
@@ -113,7 +141,7 @@ def test_an_assignment_that_ends_changes_no_moment_before_its_end(ledger_url: st
     assigned = ("l1", "x", "ASSIGNED_TO", at(2))
     refresh_graph_metrics(ledger_url, graph(NODES, [*EDGES, (*assigned, None)]), NOW)
     ended = graph(NODES, [*EDGES, (*assigned, at(20))])
-    assert recomputed(ledger_url, ended) == {m for m in [*MONDAYS, NOW] if m >= at(20)}
+    assert recomputed(ledger_url, ended) == {m for m in MONDAYS if m >= at(20)}
 
 
 def test_a_deleted_lead_leaves_no_row_behind(ledger_url: str) -> None:
@@ -124,21 +152,16 @@ def test_a_deleted_lead_leaves_no_row_behind(ledger_url: str) -> None:
 
 def test_another_seed_computes_everything_again(ledger_url: str) -> None:
     refresh_graph_metrics(ledger_url, GRAPH, NOW)
-    assert refresh_graph_metrics(ledger_url, GRAPH, NOW, seed=8).computed == 5
-
-
-def test_past_presents_are_kept_for_a_while_and_mondays_for_ever(ledger_url: str) -> None:
-    for day in (30, 31, 66):
-        refresh_graph_metrics(ledger_url, GRAPH, at(day), keep_days=35)
-    assert {at(31), at(66), *MONDAYS} <= {*computed_at(ledger_url)}
-    assert at(30) not in computed_at(ledger_url)
-    assert at(30) not in set(stored(ledger_url)["as_of"])
+    assert refresh_graph_metrics(ledger_url, GRAPH, NOW, seed=8).computed == 4
 
 
 def test_moments_after_the_present_are_left_alone(ledger_url: str) -> None:
     refresh_graph_metrics(ledger_url, GRAPH, NOW)
-    assert recomputed(ledger_url, graph([]), at(10)) == {MONDAYS[0], at(10)}
-    assert set(stored(ledger_url)["as_of"]) == {*MONDAYS[1:], NOW}
+    assert recomputed(ledger_url, graph(NODES[:1]), at(10)) == {MONDAYS[0]}
+    after = stored(ledger_url)
+    expected = graph_snapshots(GRAPH, MONDAYS[1:])
+    found = after[after["as_of"] > MONDAYS[0]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, check_exact=True)
 
 
 def test_an_interrupted_refresh_leaves_whole_moments_and_is_finished_by_the_next(
@@ -147,22 +170,24 @@ def test_an_interrupted_refresh_leaves_whole_moments_and_is_finished_by_the_next
     monkeypatch.setattr(history, "_WRITE_ROWS", 1)
 
     def interrupt(done: int, total: int) -> None:
-        if done == 3:
+        if done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         refresh_graph_metrics(ledger_url, GRAPH, NOW, progress=interrupt)
     written = [*computed_at(ledger_url)]
-    assert 0 < len(written) < 5
+    assert 0 < len(written) < 4
     pd.testing.assert_frame_equal(
         stored(ledger_url), graph_snapshots(GRAPH, sorted(written)), check_dtype=False
     )
-    assert recomputed(ledger_url, GRAPH) == {*MONDAYS, NOW} - {*written}
+    assert recomputed(ledger_url, GRAPH) == {*MONDAYS} - {*written}
 
 
-def test_an_empty_graph_has_one_moment_without_rows(ledger_url: str) -> None:
+def test_an_empty_graph_leaves_nothing(ledger_url: str) -> None:
+    refresh_graph_metrics(ledger_url, GRAPH, NOW)
     report = refresh_graph_metrics(ledger_url, graph([]), NOW)
-    assert (report.moments, report.rows, report.entities) == (1, 0, 0)
+    assert (report.moments, report.rows, report.entities) == (0, 0, 0)
+    assert stored(ledger_url).empty
 
 
 def test_writing_a_frame_replaces_its_moments_whole(ledger_url: str) -> None:
@@ -172,6 +197,12 @@ def test_writing_a_frame_replaces_its_moments_whole(ledger_url: str) -> None:
     found = stored(ledger_url)
     assert (found["as_of"] == MONDAYS[0]).sum() == len(fewer)
     assert (found["as_of"] == MONDAYS[1]).sum() == len(graph_snapshots(GRAPH, MONDAYS[1:2]))
+
+
+def test_a_moment_off_the_grid_is_refused(ledger_url: str) -> None:
+    with pytest.raises(ValueError, match=r"2026-02-04T12:00:00\.123456.* is none"):
+        write_graph_metrics(ledger_url, graph_snapshots(GRAPH, [MONDAYS[0], NOW]))
+    assert stored(ledger_url).empty
 
 
 def test_no_moments_are_an_empty_frame() -> None:

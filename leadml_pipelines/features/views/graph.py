@@ -1,8 +1,9 @@
 """The lead among others: metrics of the relationship graph, referrals and agents.
 
-Metrics come from the newest computation of the graph that is not younger than `as_of`; how old it
-was is a feature of its own. Referrals and assignments are counted from their tables, up to the
-moment itself.
+Metrics are those of the latest Monday 00:00 UTC not after `as_of`, for the present as for the past
+(`graph/history.py` stores no other moment); how long ago that was is a feature of its own, and a
+lead has none before its first Monday. Referrals and assignments are counted from their tables, up
+to the moment itself.
 """
 
 from __future__ import annotations
