@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from leadml_pipelines.errors import UserError
 from leadml_pipelines.features.compiler import compile_views
 from leadml_pipelines.features.frames import (
     aligned,
@@ -16,16 +17,7 @@ from leadml_pipelines.features.frames import (
     features_of,
     to_pandas,
 )
-from leadml_pipelines.features.relations import (
-    DOUBLE,
-    INTEGER,
-    MONEY,
-    RELATIONS,
-    SOURCE_TABLES,
-    TEXT,
-    TIME,
-    Latest,
-)
+from leadml_pipelines.features.relations import RELATIONS, SOURCE_TABLES
 from leadml_pipelines.features.view import Feature, FeatureView
 
 if TYPE_CHECKING:
@@ -34,18 +26,12 @@ if TYPE_CHECKING:
 
     from leadml_pipelines.features.catalogue import Catalogue
 
-_TYPES = {
-    TEXT: "VARCHAR",
-    TIME: "TIMESTAMP",
-    DOUBLE: "DOUBLE",
-    INTEGER: "BIGINT",
-    MONEY: "DECIMAL(18,4)",
-}
-_OPTIONAL_TABLES = frozenset({"graph_metrics"})
+_LATE_TABLES = {"graph_metrics": "graph_metrics"}
+"""Tables that are not part of an extract from the start -> the asset that adds them to it."""
 
 
-class MissingTableError(LookupError):
-    """A source table that features need was not given to the engine."""
+class MissingTableError(UserError):
+    """A table that features need was not given to the engine."""
 
 
 class DuckDBEngine:
@@ -55,8 +41,9 @@ class DuckDBEngine:
     they carry their zone.
 
     Args:
-        tables: Source table -> Parquet file. `graph_metrics` may be missing or not exist: it is
-            then empty, which is what is known before the graph was ever measured.
+        tables: Source table -> Parquet file. `graph_metrics` may be missing or not exist as long
+            as only views are computed that do not read it: a table that is not there is never
+            taken for an empty one.
         memory_limit: What DuckDB may hold before it spills to `temp_directory`, as in `4GB`.
         threads: All cores if None.
         temp_directory: Where to spill; a folder of the system's by default.
@@ -87,6 +74,7 @@ class DuckDBEngine:
         if temp_directory is not None:
             config["temp_directory"] = str(temp_directory)
         self._catalogue = catalogue
+        self._missing: dict[str, Path | None] = {}
         self._connection = duckdb.connect(":memory:", config=config)
         try:
             self._connection.execute("SET TimeZone = 'UTC'")
@@ -114,14 +102,13 @@ class DuckDBEngine:
     def _expose(self, name: str, path: Path | None) -> None:
         quoted = _quoted(name)
         if path is None or not path.exists():
-            if name not in _OPTIONAL_TABLES:
+            if name not in _LATE_TABLES:
                 raise MissingTableError(
                     f"the bulk engine needs the table {name}"
                     + (f", and {path} does not exist" if path else "")
                     + "; materialize the sources first"
                 )
-            columns = ", ".join(f"{_quoted(c)} {t}" for c, t in _empty_columns(name).items())
-            self._connection.execute(f"CREATE TABLE {quoted} ({columns})")
+            self._missing[name] = path
             return
         scan = f"read_parquet({_literal(str(path))})"
         described = self._connection.execute(f"DESCRIBE FROM {scan}").fetchall()
@@ -147,7 +134,9 @@ class DuckDBEngine:
 
         Raises:
             SpineError, NaiveTimeError: the spine can't be used.
+            MissingTableError: the views read a table that the extract does not have yet.
         """
+        self._require_tables(views)
         keys = checked_spine(spine)
         wanted = distinct_keys(keys)
         features = features_of(views)
@@ -159,6 +148,24 @@ class DuckDBEngine:
         )
         computed = self._query(sql, None, {"distinct_spine": wanted}, features)
         return aligned(keys, computed, features)
+
+    def _require_tables(self, views: Sequence[FeatureView]) -> None:
+        """Refuse views over a missing table: it would pass for one in which nothing is known."""
+        from leadml_pipelines.features.catalogue import catalogue as built_in
+
+        if not self._missing:
+            return
+        found = built_in() if self._catalogue is None else self._catalogue
+        for view in found.with_dependencies(views):
+            for name in view.reads:
+                table = RELATIONS[name].table if name in RELATIONS else None
+                if table in self._missing:
+                    path = self._missing[table]
+                    raise MissingTableError(
+                        f"the view {view.name} reads {table}, and "
+                        + (f"{path} does not exist" if path else "the extract has no such table")
+                        + f"; materialize the asset {_LATE_TABLES[table]} for this extract first"
+                    )
 
     def sql(
         self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None, **frames: Any
@@ -225,16 +232,6 @@ def _naive(params: Sequence[Any] | Mapping[str, Any]) -> Any:
     if isinstance(params, Mapping):
         return {name: one(value, name) for name, value in params.items()}
     return [one(value, f"parameter {i}") for i, value in enumerate(params, start=1)]
-
-
-def _empty_columns(table: str) -> dict[str, str]:
-    columns = {"entity_type": "VARCHAR", "entity_id": "VARCHAR", "computed_at": "TIMESTAMP"}
-    for relation in RELATIONS.values():
-        if relation.table == table:
-            columns.update({name: _TYPES[type_] for name, type_ in relation.columns.items()})
-            if isinstance(relation, Latest):
-                columns[relation.time] = "TIMESTAMP"
-    return columns
 
 
 def _quoted(name: str) -> str:

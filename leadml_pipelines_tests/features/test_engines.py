@@ -8,13 +8,20 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from leadml_pipelines.errors import UserError
 from leadml_pipelines.features.bulk import entities
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.engines import DuckDBEngine, MissingTableError, PostgresEngine
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.times import NaiveTimeError
 from leadml_pipelines_tests.features.conftest import Bulk
-from leadml_pipelines_tests.features.world import MICROSECOND, NOW, World, spine
+from leadml_pipelines_tests.features.world import (
+    MICROSECOND,
+    NOW,
+    World,
+    empty_graph_metrics,
+    spine,
+)
 
 PROFILE = [catalogue().view("profile")]
 GRAPH = [catalogue().view("graph")]
@@ -27,9 +34,35 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
         DuckDBEngine(paths)
 
 
-def test_a_graph_that_was_never_measured_is_an_empty_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [True, False])
+def test_views_that_read_graph_metrics_are_not_computed_without_the_file(
+    tmp_path: Path, named: bool
+) -> None:
     paths = World().lead("a", NOW).parquet(tmp_path)
     paths["graph_metrics"].unlink()
+    if not named:
+        del paths["graph_metrics"]
+    reason = r".*graph_metrics\.parquet does not exist" if named else "the extract has no such"
+    with (
+        DuckDBEngine(paths) as engine,
+        pytest.raises(
+            UserError, match=f"graph reads graph_metrics, and {reason}.* the asset graph_"
+        ),
+    ):
+        engine.compute([*PROFILE, *GRAPH], spine(("a", NOW)))
+
+
+def test_views_that_do_not_read_graph_metrics_need_no_file_of_them(tmp_path: Path) -> None:
+    paths = World().lead("a", NOW).parquet(tmp_path)
+    paths["graph_metrics"].unlink()
+    with DuckDBEngine(paths) as engine:
+        frame = engine.compute([*PROFILE, catalogue().view("engineered")], spine(("a", NOW)))
+    assert frame["is_open"].tolist() == [True]
+
+
+def test_an_empty_file_of_graph_metrics_is_a_graph_that_was_never_measured(tmp_path: Path) -> None:
+    paths = World().lead("a", NOW).parquet(tmp_path)
+    paths["graph_metrics"] = empty_graph_metrics(tmp_path / "graph")
     with DuckDBEngine(paths) as engine:
         row = engine.compute(GRAPH, spine(("a", NOW))).iloc[0]
     assert row["degree"] == 0

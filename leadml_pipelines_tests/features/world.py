@@ -234,6 +234,11 @@ class World:
         return result
 
 
+def empty_graph_metrics(folder: Path) -> Path:
+    """The file of a graph that is younger than its first Monday: all columns and no row."""
+    return World().parquet(folder)["graph_metrics"]
+
+
 def spine(*rows: tuple[str | None, datetime]) -> pd.DataFrame:
     """A spine of ids and times."""
     return pd.DataFrame(
