@@ -1,13 +1,22 @@
 -- The contract with the customer's data (schema crm) and the quarantine (schema leadml).
 --
--- Each relation may already exist as a table or view of the customer: then it is left as it is, and
--- the trigger and indexes below, which only a table can carry, are left out.
+-- Each relation may already exist as a table or view of the customer: then it is left as it is,
+-- without the trigger and indexes below (a trigger of ours could make the customer's own writes
+-- fail). An extract judges its rows, for they did not come through the door, and records the history
+-- of its leads.
 --
 -- There are no foreign keys: events may arrive before their lead, and a foreign key would refuse
 -- the whole batch without naming the row. The door checks "unknown lead" row by row instead.
 
 CREATE SCHEMA IF NOT EXISTS crm;
 CREATE SCHEMA IF NOT EXISTS leadml;
+
+-- The source tables that this migration made. As regclass an entry survives a dump and a rename, and
+-- does not speak for another table that takes the name later.
+CREATE TABLE leadml.own_tables (relation regclass PRIMARY KEY);
+
+CREATE TEMP TABLE there_before ON COMMIT DROP AS
+SELECT oid FROM pg_class WHERE relnamespace = 'crm'::regnamespace;
 
 CREATE TABLE IF NOT EXISTS crm.leads (
     lead_id text PRIMARY KEY CHECK (lead_id <> ''),
@@ -84,6 +93,13 @@ CREATE TABLE IF NOT EXISTS crm.referrals (
     PRIMARY KEY (from_lead_id, to_lead_id)
 );
 
+INSERT INTO leadml.own_tables (relation)
+SELECT oid::regclass FROM pg_class
+WHERE relnamespace = 'crm'::regnamespace AND relkind = 'r'
+  AND relname IN ('leads', 'lead_versions', 'lead_events', 'agents', 'assignments', 'policies',
+      'closures', 'referrals')
+  AND oid NOT IN (SELECT oid FROM there_before);
+
 CREATE TABLE IF NOT EXISTS leadml.quarantine (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     table_name text NOT NULL,
@@ -145,8 +161,8 @@ DO $$
 DECLARE
     wanted record;
 BEGIN
-    IF (SELECT relkind FROM pg_class WHERE oid = 'crm.leads'::regclass) = 'r'
-       AND (SELECT relkind FROM pg_class WHERE oid = 'crm.lead_versions'::regclass) = 'r' THEN
+    IF (SELECT count(*) FROM leadml.own_tables
+        WHERE relation IN ('crm.leads'::regclass, 'crm.lead_versions'::regclass)) = 2 THEN
         CREATE OR REPLACE TRIGGER lead_versions_insert AFTER INSERT ON crm.leads
             REFERENCING NEW TABLE AS new_rows
             FOR EACH STATEMENT EXECUTE FUNCTION leadml.keep_lead_versions();
@@ -158,12 +174,6 @@ BEGIN
             FOR EACH STATEMENT EXECUTE FUNCTION leadml.keep_lead_versions();
         CREATE OR REPLACE TRIGGER lead_versions_truncate AFTER TRUNCATE ON crm.leads
             FOR EACH STATEMENT EXECUTE FUNCTION leadml.keep_lead_versions();
-        -- Leads that were in a table of the customer's before the trigger.
-        INSERT INTO crm.lead_versions (lead_id, valid_from, source, campaign_id,
-            product_interest, state, household_id, attributes)
-        SELECT lead_id, created_at, source, campaign_id, product_interest, state, household_id,
-            attributes
-        FROM crm.leads ON CONFLICT DO NOTHING;
     END IF;
 
     FOR wanted IN SELECT * FROM (VALUES
@@ -176,15 +186,14 @@ BEGIN
         ('referrals', 'referrals_to', '(to_lead_id)')
     ) AS w (relation, name, definition)
     LOOP
-        IF (SELECT relkind FROM pg_class WHERE oid = ('crm.' || wanted.relation)::regclass)
-           IN ('r', 'p', 'm') THEN
+        IF ('crm.' || wanted.relation)::regclass IN (SELECT relation FROM leadml.own_tables) THEN
             EXECUTE format('CREATE INDEX IF NOT EXISTS %I ON crm.%I %s',
                 wanted.name, wanted.relation, wanted.definition);
         END IF;
     END LOOP;
 
     -- "What became known lately" in arrival order: BRIN, because it costs a load next to nothing.
-    IF (SELECT relkind FROM pg_class WHERE oid = 'crm.lead_events'::regclass) = 'r' THEN
+    IF 'crm.lead_events'::regclass IN (SELECT relation FROM leadml.own_tables) THEN
         CREATE INDEX IF NOT EXISTS lead_events_ingested
             ON crm.lead_events USING brin (ingested_at);
     END IF;

@@ -4,9 +4,9 @@ One REPEATABLE READ snapshot of all tables, streamed through Arrow in bounded me
 folder that takes its name only when it is whole: whoever looks finds whole extracts or none.
 
 Rows of our own tables came through the door and carry its constraints; they are not judged again
-(that would take three times as long as reading them). Rows of a view of the customer's are judged
-by the same functions as at the door; those that break the contract go to the quarantine and are
-left out.
+(that would take three times as long as reading them). Rows of a table or view of the customer's are
+judged by the same functions as at the door; those that break the contract go to the quarantine and
+are left out.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Extract:
         data_end: When the newest thing in it happened, not after `as_of`: labels are known up to
             here. A row written or received later, or a new agent, moves it not.
         rows: Table -> number of rows.
-        left_out: Table -> rows of a view that broke the contract.
+        left_out: Table -> rows of a relation of the customer's that broke the contract.
     """
 
     path: Path
@@ -199,7 +199,7 @@ class _Writer:
         import pyarrow.parquet as pq
 
         self._tell(table.name)
-        judged = self._relations.is_view(table.name)
+        judged = self._relations.judged(table.name)
         schema_name = self._relations.schema
         cursor.execute(select_view(schema_name, table) if judged else select(schema_name, table))
         schema = arrow_schema(table)
@@ -222,7 +222,7 @@ class _Writer:
                 self._tell(table.name)
 
     def _judge(self, table: Table, piece: pa.Table) -> tuple[pa.Table, int]:
-        """The good rows of a view in the contract's types, and how many were refused."""
+        """The good rows of a relation in the contract's types, and how many were refused."""
         import pyarrow as pa
 
         frame = piece.to_pandas()
@@ -235,10 +235,11 @@ class _Writer:
         faults.add_all(
             rows.index[rows[OTHER_CONTENT]],
             DUPLICATE_KEY,
-            "another row of the view has the same key",
+            "another row has the same key",
         )
         if len(faults):
-            origin = f"view {self._relations.schema}.{table.name}"
+            kind = self._relations.kinds[table.name]
+            origin = f"{kind} {self._relations.schema}.{table.name}"
             with connect(self._url) as connection:
                 put(connection, table.name, checked.raw, faults, origin)
         good = checked.good.drop(index=[i for i in faults.by_row if i in checked.good.index])

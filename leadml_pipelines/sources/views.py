@@ -1,4 +1,4 @@
-"""Source tables that may be views over the customer's own data: how they are told and read."""
+"""Source tables that may be relations of the customer's own: how they are told and read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ from leadml_pipelines.sources.contract import EXTRACT_TABLES, TABLES, Table
 _PROFILE = ("source", "campaign_id", "product_interest", "state", "household_id", "attributes")
 
 
+_KINDS = {
+    "r": "table",
+    "p": "partitioned table",
+    "v": "view",
+    "m": "materialized view",
+    "f": "foreign table",
+}
+"""PostgreSQL's relkind -> its name, for relations that have rows."""
+
 REPEATED = "leadml_repeated"
 OTHER_CONTENT = "leadml_other_content"
 NO_LEAD = "leadml_no_lead"
@@ -24,17 +33,25 @@ class Relations:
 
     Attributes:
         schema: Its name.
-        kinds: Source table -> `r` (a table) or another of PostgreSQL's relkinds (a view, ...).
+        kinds: Source table -> what it is, for example `table` or `view`.
+        own: The source tables that our migration made, which only the door writes.
+        recorded: Whether the history of the leads has to be recorded, for no trigger of ours does
+            it: `lead_versions` is a table for us to write, not a view of the customer's.
         estimate: The planner's estimate of the rows in all; None where a view hides them.
     """
 
     schema: str
     kinds: dict[str, str]
+    own: frozenset[str]
+    recorded: bool
     estimate: int | None
 
-    def is_view(self, name: str) -> bool:
-        """Whether a source table is something that rows did not enter through the door."""
-        return self.kinds[name] not in ("r", "p")
+    def judged(self, name: str) -> bool:
+        """Whether the rows of a source table did not come through the door and must be judged.
+
+        The history of leads is as good as the leads.
+        """
+        return name not in self.own or (name == "lead_versions" and "leads" not in self.own)
 
     @classmethod
     def read(cls, url: str, schema: str) -> Relations:
@@ -45,11 +62,19 @@ class Relations:
         """
         with connect(url) as connection:
             kinds: dict[str, str] = {}
+            own: set[str] = set()
+            recorded = {"leads": False, "lead_versions": False}
             estimate: float | None = 0.0
             for name in EXTRACT_TABLES:
                 oid = sql.Identifier(schema, name).as_string(connection)
                 found = connection.execute(
-                    "SELECT relkind, reltuples FROM pg_class WHERE oid = to_regclass(%s)", (oid,)
+                    "SELECT relkind, reltuples,"
+                    " oid IN (SELECT relation FROM leadml.own_tables),"
+                    " EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND tgenabled <> 'D'"
+                    " AND tgfoid = 'leadml.keep_lead_versions'::regproc),"
+                    " relkind IN ('r', 'p') AND has_table_privilege(oid, 'INSERT')"
+                    " FROM pg_class c WHERE oid = to_regclass(%s) AND relkind = ANY(%s)",
+                    (oid, list(_KINDS)),
                 ).fetchone()
                 if found is None:
                     raise LookupError(
@@ -57,9 +82,16 @@ class Relations:
                         f"contract's columns, or an empty one by CREATE TABLE {schema}.{name} "
                         f"(LIKE crm.{name} INCLUDING ALL)"
                     )
-                kinds[name] = found[0]
-                known = found[0] in ("r", "p") and found[1] >= 0
-                estimate = estimate + found[1] if known and estimate is not None else None
+                kind, tuples, ours, triggered, writable = found
+                kinds[name] = _KINDS[kind]
+                if ours:
+                    own.add(name)
+                if name == "leads":
+                    recorded[name] = not triggered
+                elif name == "lead_versions":
+                    recorded[name] = writable
+                known = kind in ("r", "p") and tuples >= 0
+                estimate = estimate + tuples if known and estimate is not None else None
                 columns = {
                     row[0]
                     for row in connection.execute(
@@ -75,17 +107,18 @@ class Relations:
                         f"columns are {', '.join(TABLES[name].names)} (one that the data does not "
                         "have may be null where the contract allows it)"
                     )
-        return cls(schema, kinds, None if estimate is None else int(estimate))
+        rows = None if estimate is None else int(estimate)
+        return cls(schema, kinds, frozenset(own), all(recorded.values()), rows)
 
 
 def record_lead_versions(url: str, relations: Relations) -> int:
-    """Keep the history of leads that are a view, which no trigger can; return the new versions.
+    """Keep the history of leads that have no trigger of ours; return the new versions.
 
     What a lead is when it is seen first is taken for what it was from its creation on, as at the
     door. A change seen later counts from its `updated_at`, or from now if that did not move.
-    A lead table, or a history that the customer keeps in a view of their own, needs none of this.
+    Our own leads, and a history that the customer keeps in a view of their own, need none of this.
     """
-    if not relations.is_view("leads") or relations.is_view("lead_versions"):
+    if not relations.recorded:
         return 0
     profile = sql.SQL(", ").join(map(sql.Identifier, _PROFILE))
     seen = sql.SQL(
@@ -129,7 +162,7 @@ def select(schema: str, table: Table) -> str:
 
 
 def select_view(schema: str, table: Table) -> str:
-    """As `select`, with what only the database can tell of the rows of a view.
+    """As `select`, with what only the database can tell of rows that are judged.
 
     `REPEATED`: the very same row came before. `OTHER_CONTENT`: the key came before, with other
     content; of several versions of a lead the newest comes first. `NO_LEAD`: the lead that the
@@ -142,8 +175,8 @@ def select_view(schema: str, table: Table) -> str:
     ]
     unknown: list[sql.Composable] = [
         sql.SQL(
-            "CASE WHEN NOT EXISTS (SELECT FROM {leads} l WHERE l.lead_id = s.{column})"
-            " THEN s.{column} END"
+            "CASE WHEN NOT EXISTS (SELECT FROM {leads} l WHERE l.lead_id::text ="
+            " s.{column}::text) THEN s.{column}::text END"
         ).format(leads=sql.Identifier(schema, "leads"), column=sql.Identifier(column))
         for column in table.leads
     ]

@@ -15,7 +15,6 @@ from leadml_pipelines.sources import extract as module
 from leadml_pipelines.sources.contract import EXTRACT_TABLES
 from leadml_pipelines.sources.door import Door
 from leadml_pipelines.sources.extract import NoExtractError, extract_sources, latest_extract
-from leadml_pipelines.sources.quarantine import count_by_reason, list_rows
 from leadml_pipelines.times import utc_now
 from leadml_pipelines_tests.sources.builders import T0, events, leads, rows
 
@@ -192,94 +191,3 @@ def test_many_rows_are_streamed_in_row_groups(
 
     assert extract.rows["leads"] == 450
     assert pq.ParquetFile(extract.table("leads")).num_row_groups == 5
-
-
-@pytest.fixture
-def sold(crm: str) -> str:
-    """A schema `sold` with a customer's views, over tables of theirs that hold some dirt."""
-    with connect(crm) as connection:
-        connection.execute("DROP SCHEMA IF EXISTS sold CASCADE")
-        connection.execute("CREATE SCHEMA sold")
-        for name in EXTRACT_TABLES:
-            if name not in ("leads", "lead_events"):
-                connection.execute(
-                    f"CREATE TABLE sold.{name} (LIKE crm.{name} INCLUDING ALL)".encode()
-                )
-        connection.execute(
-            "CREATE TABLE sold.customer AS SELECT * FROM (VALUES"
-            " ('a', timestamptz '2024-01-01+00', 'web', 30),"
-            " ('b', '2024-01-01+00', 'web', -5),"
-            " ('c', '1970-01-01+00', 'web', 40)) t (id, since, via, age)"
-        )
-        connection.execute(
-            "CREATE VIEW sold.leads AS SELECT id AS lead_id, since AS created_at, via AS source,"
-            " null::text AS campaign_id, null::text AS product_interest, null::text AS state,"
-            " null::text AS household_id, jsonb_build_object('age', age) AS attributes,"
-            " since AS updated_at FROM sold.customer"
-        )
-        connection.execute(
-            "CREATE VIEW sold.lead_events AS SELECT e AS event_id, l AS lead_id,"
-            " 'note' AS event_type, c AS channel, 'internal' AS direction,"
-            " null::text AS agent_id, 1.5::float8 AS value, '{}'::jsonb AS properties,"
-            " timestamptz '2024-01-02+00' AS occurred_at, null::timestamptz AS ingested_at"
-            " FROM (VALUES ('1', 'a', 'x'), ('1', 'a', 'x'), ('2', 'nobody', 'x'),"
-            " ('3', 'a', 'x'), ('3', 'a', 'y'), ('4', 'a', null)) t (e, l, c)"
-        )
-    return crm
-
-
-def test_rows_of_a_view_that_break_the_contract_are_left_out_and_quarantined(
-    sold: str, tmp_path: Path
-) -> None:
-    extract = extract_sources(sold, tmp_path, schema="sold")
-
-    assert [row["lead_id"] for row in read(extract.table("leads"))] == ["a"]
-    assert sorted(str(row["event_id"]) for row in read(extract.table("lead_events"))) == ["1", "3"]
-    assert extract.left_out == {"leads": 2, "lead_events": 3}
-    assert count_by_reason(sold) == {
-        "lead_events": {"duplicate_key": 1, "missing_value": 1, "unknown_lead": 1},
-        "leads": {"impossible_time": 1, "wrong_type": 1},
-    }
-    assert list_rows(sold)[0].origin == "view sold.leads"
-
-
-def test_a_view_is_extracted_twice_with_its_dirt_kept_once(sold: str, tmp_path: Path) -> None:
-    extract_sources(sold, tmp_path, schema="sold")
-    counts = count_by_reason(sold)
-
-    extract_sources(sold, tmp_path, schema="sold")
-
-    assert count_by_reason(sold) == counts
-
-
-def test_what_changes_in_a_view_of_leads_enters_their_history(sold: str, tmp_path: Path) -> None:
-    extract_sources(sold, tmp_path, schema="sold")
-    with connect(sold) as connection:
-        connection.execute("UPDATE sold.customer SET via = 'fair' WHERE id = 'a'")
-
-    extract = extract_sources(sold, tmp_path, schema="sold")
-
-    history = [row for row in read(extract.table("lead_versions")) if row["lead_id"] == "a"]
-    assert [row["source"] for row in sorted(history, key=lambda row: str(row["valid_from"]))] == [
-        "web",
-        "fair",
-    ]
-    assert len(rows(sold, "lead_versions", schema="sold")) == 4
-
-
-def test_a_source_that_is_missing_is_an_error_that_says_what_to_create(
-    sold: str, tmp_path: Path
-) -> None:
-    with connect(sold) as connection:
-        connection.execute("DROP TABLE sold.referrals")
-
-    with pytest.raises(LookupError, match=r"no table or view sold\.referrals; create one"):
-        extract_sources(sold, tmp_path, schema="sold")
-
-
-def test_a_column_that_is_missing_is_an_error_that_names_it(sold: str, tmp_path: Path) -> None:
-    with connect(sold) as connection:
-        connection.execute("ALTER TABLE sold.policies DROP COLUMN product")
-
-    with pytest.raises(LookupError, match=r"sold\.policies has no column product"):
-        extract_sources(sold, tmp_path, schema="sold")
