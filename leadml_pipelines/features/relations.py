@@ -34,6 +34,7 @@ class Known:
         clocks: Time columns that must all be `<= as_of`.
         columns: Column name -> type.
         masked: Time columns (ends, cancellations) that read as null while they lie after `as_of`.
+        instead: Clock that may be null -> the clock that then counts.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Known:
     clocks: tuple[str, ...]
     columns: Mapping[str, str]
     masked: tuple[str, ...] = ()
+    instead: Mapping[str, str] = field(default_factory=dict)
 
     def sql(self, dialect: Dialect, table: str) -> str:
         """The relation as a SELECT over `spine` and `table` (quoted as the engine needs it)."""
@@ -51,11 +53,16 @@ class Known:
             else f", r.{name} AS {name}"
             for name in self.columns
         )
-        known = " AND ".join(f"r.{clock} <= s.as_of" for clock in self.clocks)
+        known = " AND ".join(f"{self._clock(clock)} <= s.as_of" for clock in self.clocks)
         return (
             f"SELECT s.entity_id, s.as_of{columns} FROM spine AS s "  # noqa: S608
             f"JOIN {table} AS r ON r.{self.key} = s.entity_id AND {known}"
         )
+
+    def _clock(self, name: str) -> str:
+        if name in self.instead:
+            return f"COALESCE(r.{name}, r.{self.instead[name]})"
+        return f"r.{name}"
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,8 @@ _ALL: tuple[Relation, ...] = (
             "value": MONEY,
             "occurred_at": TIME,
         },
+        # A customer's view need not tell when it knew; the extract fills it in the same way.
+        instead={"ingested_at": "occurred_at"},
     ),
     Known(
         "known_policies",

@@ -138,6 +138,17 @@ def test_a_row_that_was_just_committed_is_seen(postgres_url: str) -> None:
         assert engine.compute(PROFILE, ["a"], NOW)["active_premium"].tolist() == [12.34]
 
 
+def test_an_event_of_unknown_arrival_is_known_since_it_happened(postgres_url: str) -> None:
+    world = World().lead("a", NOW - timedelta(days=9)).event("a", NOW, ingested_at=None)
+    world.load(postgres_url)
+    with PostgresEngine(postgres_url) as engine:
+        counts = [
+            engine.compute([catalogue().view("engagement")], ["a"], moment)["inbound_count_1d"][0]
+            for moment in (NOW - MICROSECOND, NOW)
+        ]
+    assert counts == [0, 1]
+
+
 def test_a_lost_connection_is_opened_again(postgres_url: str) -> None:
     World().lead("a", NOW).load(postgres_url)
     with PostgresEngine(postgres_url) as engine:

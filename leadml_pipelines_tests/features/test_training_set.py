@@ -25,6 +25,7 @@ from leadml_pipelines_tests.features.world import (
     MICROSECOND,
     NOW,
     World,
+    known_at,
     random_world,
     spine,
 )
@@ -244,7 +245,7 @@ def test_windows_and_recency_equal_a_brute_force_count_over_the_rows(seed: int, 
             for e in world.tables["lead_events"]
             if e["lead_id"] == row.entity_id
             and e["occurred_at"] <= row.as_of
-            and e["ingested_at"] <= row.as_of
+            and known_at(e) <= row.as_of
         ]
 
         def within(days: int, as_of: datetime = row.as_of, seen: list = seen) -> list[dict]:

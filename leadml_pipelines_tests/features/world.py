@@ -175,7 +175,7 @@ class World:
         for name, rows in self.tables.items():
             clocks = [c for c, t in SCHEMAS[name].items() if t == _TIME and c not in ends | present]
             for row in rows:
-                if any(row[clock] > moment for clock in clocks):
+                if any(row[clock] is not None and row[clock] > moment for clock in clocks):
                     continue
                 row = dict(row)
                 for end in ends & row.keys():
@@ -185,12 +185,14 @@ class World:
         return kept
 
     def parquet(self, folder: Path, *, shuffle: int | None = None) -> dict[str, Path]:
-        """Write every table as Parquet."""
+        """Write every table as Parquet; what an extract fills in is filled in."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = {}
         for name, rows in self.tables.items():
             if shuffle is not None:
                 rows = random.Random(shuffle).sample(rows, len(rows))  # noqa: S311
+            if name == "lead_events":
+                rows = [row | {"ingested_at": known_at(row)} for row in rows]
             columns = {c: pa.array([r[c] for r in rows], t) for c, t in SCHEMAS[name].items()}
             paths[name] = folder / f"{name}.parquet"
             pq.write_table(pa.table(columns), paths[name])
@@ -199,6 +201,8 @@ class World:
     def load(self, url: str) -> None:
         """Replace what PostgreSQL holds by this world."""
         with connect(url) as connection:
+            # As in a customer's view: our own table would refuse an unknown time.
+            connection.execute("ALTER TABLE crm.lead_events ALTER ingested_at DROP NOT NULL")
             for name, columns in SCHEMAS.items():
                 schema = "leadml" if name == "graph_metrics" else "crm"
                 connection.execute(f"TRUNCATE {schema}.{name}")
@@ -232,6 +236,12 @@ class World:
                     for row, (text,) in zip((r for r in rows if column in r), found, strict=True):
                         row[column] = text
         return result
+
+
+def known_at(event: dict[str, Any]) -> datetime:
+    """When an event became known: when it happened, where nothing else is told."""
+    ingested_at: datetime | None = event["ingested_at"]
+    return event["occurred_at"] if ingested_at is None else ingested_at
 
 
 def empty_graph_metrics(folder: Path) -> Path:
@@ -307,7 +317,7 @@ def random_world(seed: int, *, leads: int = 12, events: int = 250) -> World:
     for _ in range(events):
         kind, channel, direction = r.choice(EVENTS)
         at = moment()
-        late = r.choice((0, 0, 0, 1, 3600e6, 20 * 86_400e6, -5))
+        late = r.choice((0, 0, None, 1, 3600e6, 20 * 86_400e6, -5))
         world.event(
             r.choice([*ids, "nobody"]),
             at,
@@ -318,7 +328,7 @@ def random_world(seed: int, *, leads: int = 12, events: int = 250) -> World:
             value=maybe(Decimal(r.randrange(-(10**17), 10**17)).scaleb(-4), 0.2)
             if r.random() < 0.1
             else maybe(Decimal(r.randrange(10**7)).scaleb(-4)),
-            ingested_at=at + timedelta(microseconds=late),
+            ingested_at=None if late is None else at + timedelta(microseconds=late),
         )
     for _ in range(leads):
         start = moment()
