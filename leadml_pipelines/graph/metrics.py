@@ -5,7 +5,9 @@ for ASSIGNED_TO too: an agent is tied to the leads that are theirs at that momen
 degree is a load and does not grow for ever, and a lead's does not tell how often it changed hands
 (that is a feature of its own, from the assignments table).
 
-* `degree`: relationships of the node, of any kind.
+* `degree`: relationships of the node but CAME_FROM. Of a corrected campaign only the correction is
+  kept, so as of the past such a lead has no campaign at all: counted, it would tell the past which
+  leads are going to be corrected.
 * `degree_referral`: leads it referred or was referred by.
 * `degree_household`: other leads of its household.
 * `pagerank`, `community`: over the ties between people, that is all but CAME_FROM: a campaign is
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-METRICS_VERSION = 1
+METRICS_VERSION = 2
 """Raised when the same graph gets other metrics, so that stored ones are computed again."""
 
 COLUMNS = (
@@ -106,7 +108,7 @@ def timeline_metrics(timeline: Timeline, as_of: datetime, seed: int = 7) -> pd.D
         names[group] = f"{ENTITY_TYPES[timeline.node_type[node]]}:{timeline.node_id[node]}"
 
     counts = {
-        "degree": _degree(size, src, dst),
+        "degree": _degree(size, src[social], dst[social]),
         "degree_referral": _degree(size, src[referral], dst[referral]),
         "degree_household": _fellows(size, src[household], dst[household]),
     }

@@ -87,7 +87,8 @@ CREATE TEMP TABLE wanted_rows AS
     FROM runs SEMI JOIN leads USING (lead_id)
     WHERE member IS NOT NULL AND relation = '{MEMBER_OF.relation}'
     UNION ALL
-    -- A lead came from one campaign: a correction replaces the earlier one.
+    -- A lead came from one campaign: a correction replaces the earlier one. It holds from the
+    -- correction on, so no metric may count it (graph/metrics.py).
     SELECT relation, lead_id, member, start, NULL
     FROM runs SEMI JOIN leads USING (lead_id)
     WHERE member IS NOT NULL AND finish IS NULL AND relation = '{CAME_FROM.relation}';

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from leadml_pipelines.graph.metrics import COLUMNS, metrics_as_of
 from leadml_pipelines.graph.model import GraphData
 from leadml_pipelines.times import NaiveTimeError
-from leadml_pipelines_tests.graph.builders import at, graph, shuffled
+from leadml_pipelines_tests.graph.builders import at, extract, graph, graph_of, shuffled
 
 TARGETS = {
     "ASSIGNED_TO": "agent",
@@ -95,7 +96,7 @@ def brute_force(data: GraphData, as_of: datetime) -> dict[tuple[str, str], dict[
         homes = {e[1] for e in now if e[0] == node and e[2] == "MEMBER_OF"}
         mates = [e[0] for home in homes for e in {(f[0], f[1]) for f in now if f[1] == home}]
         result[node] = {
-            "degree": sum((e[0] == node) + (e[1] == node) for e in now),
+            "degree": sum((e[0] == node) + (e[1] == node) for e in now if e[2] != "CAME_FROM"),
             "degree_referral": sum(node in e[:2] for e in now if e[2] == "REFERRED"),
             "degree_household": sum(mate != node for mate in mates),
             "pagerank": rank[node],
@@ -239,15 +240,27 @@ def test_communities_depend_on_the_seed_alone() -> None:
     assert any(not metrics_as_of(data, at(1), seed=s)["community"].equals(first) for s in range(9))
 
 
-def test_a_campaign_counts_as_a_degree_but_makes_no_acquaintances() -> None:
+def test_a_campaign_is_no_tie() -> None:
     data = graph(
         [("lead", "a", at(0)), ("lead", "b", at(0)), ("campaign", "c", None)],
         [("a", "c", "CAME_FROM", at(0), None), ("b", "c", "CAME_FROM", at(0), None)],
     )
     found = metrics_as_of(data, at(1))
-    assert found["degree"].tolist() == [1, 1]
+    assert found["degree"].tolist() == [0, 0]
     assert found["community"].tolist() == ["lead:a", "lead:b"]
     assert found["pagerank"].tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_a_campaign_corrected_later_does_not_show_in_the_past(tmp_path: Path) -> None:
+    leads = [("a", at(0), "right", None), ("b", at(0), "other", None)]
+    first = [("a", at(0), "wrong", None), ("b", at(0), "other", None)]
+    before = extract(tmp_path / "before", leads=leads, lead_versions=first)
+    after = extract(
+        tmp_path / "after", leads=leads, lead_versions=[*first, ("a", at(9), "right", None)]
+    )
+    pd.testing.assert_frame_equal(
+        metrics_as_of(graph_of(before), at(1)), metrics_as_of(graph_of(after), at(1))
+    )
 
 
 def test_a_moment_without_time_zone_is_refused() -> None:

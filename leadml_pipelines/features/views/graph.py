@@ -16,7 +16,7 @@ from leadml_pipelines.features.view import Feature, feature_view
 # fmt: off
 FEATURES = (
     Feature("degree", "integer", "edges", 0, None, 0,
-            "Relations of the lead in the graph, of any kind.", "relationship"),
+            "Relations of the lead in the graph, campaigns aside.", "relationship"),
     Feature("degree_referral", "integer", "edges", 0, None, 0,
             "Referrals from and to the lead in the graph.", "relationship"),
     Feature("degree_household", "integer", "edges", 0, None, 0,
