@@ -116,25 +116,25 @@ def record_lead_versions(url: str, relations: Relations) -> int:
 
     What a lead is when it is seen first is taken for what it was from its creation on, as at the
     door. A change seen later counts from its `updated_at`, or from now if that did not move.
+    A row whose times or attributes can't be read makes no version: it goes to the quarantine.
     Our own leads, and a history that the customer keeps in a view of their own, need none of this.
     """
     if not relations.recorded:
         return 0
     profile = sql.SQL(", ").join(map(sql.Identifier, _PROFILE))
-    seen = sql.SQL(
-        "source::text, campaign_id::text, product_interest::text, state::text,"
-        " household_id::text, coalesce(attributes::jsonb, '{{}}')"
-    ).format()
     with connect(url) as connection:
         return connection.execute(
             sql.SQL(
                 "WITH seen (lead_id, created_at, updated_at, {profile}) AS ("
-                " SELECT DISTINCT ON (lead_id) lead_id::text, created_at::timestamptz,"
-                " coalesce(updated_at, created_at)::timestamptz, {seen} FROM {leads}"
-                " WHERE lead_id IS NOT NULL AND created_at IS NOT NULL AND source IS NOT NULL"
-                " ORDER BY lead_id, updated_at DESC NULLS LAST),"
-                " known AS (SELECT DISTINCT ON (lead_id) * FROM {versions}"
-                " ORDER BY lead_id, valid_from DESC)"
+                " SELECT DISTINCT ON (lead_id) lead_id::text, {created_at},"
+                " coalesce({updated_at}, {created_at}), {contents} FROM {leads}"
+                " WHERE lead_id IS NOT NULL AND source IS NOT NULL AND {created_at} IS NOT NULL"
+                " AND (updated_at IS NULL OR {updated_at} IS NOT NULL)"
+                " AND (attributes IS NULL OR {attributes} IS NOT NULL)"
+                " ORDER BY lead_id, {updated_at} DESC NULLS LAST),"
+                " known (lead_id, valid_from, {profile}) AS ("
+                " SELECT DISTINCT ON (lead_id) lead_id::text, valid_from, {contents}"
+                " FROM {versions} ORDER BY lead_id, valid_from DESC)"
                 " INSERT INTO {versions} (lead_id, valid_from, {profile})"
                 " SELECT s.lead_id, CASE WHEN k.lead_id IS NULL THEN s.created_at"
                 " WHEN s.updated_at > k.valid_from THEN s.updated_at ELSE now() END, {new}"
@@ -143,13 +143,28 @@ def record_lead_versions(url: str, relations: Relations) -> int:
                 " ON CONFLICT DO NOTHING"
             ).format(
                 profile=profile,
-                seen=seen,
+                contents=sql.SQL(
+                    "source::text, campaign_id::text, product_interest::text, state::text,"
+                    " household_id::text, coalesce({}, '{{}}')"
+                ).format(_readable("attributes", "jsonb")),
+                attributes=_readable("attributes", "jsonb"),
+                created_at=_readable("created_at", "timestamptz"),
+                updated_at=_readable("updated_at", "timestamptz"),
                 leads=sql.Identifier(relations.schema, "leads"),
                 versions=sql.Identifier(relations.schema, "lead_versions"),
                 new=sql.SQL(", ").join(sql.Identifier("s", name) for name in _PROFILE),
                 old=sql.SQL(", ").join(sql.Identifier("k", name) for name in _PROFILE),
             )
         ).rowcount
+
+
+def _readable(column: str, type_name: str) -> sql.Composed:
+    # A plain cast would let one malformed value stop the whole statement.
+    return sql.SQL(
+        "CASE WHEN pg_input_is_valid({column}::text, {name}) THEN {column}::text::{type} END"
+    ).format(
+        column=sql.Identifier(column), name=sql.Literal(type_name), type=sql.Identifier(type_name)
+    )
 
 
 def select(schema: str, table: Table) -> str:
