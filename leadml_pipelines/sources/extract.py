@@ -90,6 +90,10 @@ class NoExtractError(FileNotFoundError):
     """There is no extract yet."""
 
 
+class NoHistoryError(ValueError):
+    """There are leads, but no versions of them: all that features tell of a lead would be empty."""
+
+
 def latest_extract(root: Path) -> Extract:
     """The newest whole extract below `root`.
 
@@ -135,6 +139,7 @@ def extract_sources(
 
     Raises:
         LookupError: a source table is missing, or lacks a column.
+        NoHistoryError: there are leads, but no versions of them.
     """
     root.mkdir(parents=True, exist_ok=True)
     with _alone(root):
@@ -148,6 +153,7 @@ def extract_sources(
         try:
             writer = _Writer(url, relations, partial, progress)
             taken_at = writer.run()
+            _require_history(schema, writer.rows)
             newest = min(writer.newest or taken_at, taken_at)
             finished = Extract(
                 path=root / extract_id,
@@ -297,6 +303,19 @@ def _cast(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
     columns = [rows[name].cast(schema.field(name).type) for name in schema.names]
     return pa.table(columns, schema=schema)
+
+
+def _require_history(schema: str, rows: dict[str, int]) -> None:
+    if rows["leads"] and not rows["lead_versions"]:
+        raise NoHistoryError(
+            f"{schema}.leads has {rows['leads']} rows that obey the contract, but "
+            f"{schema}.lead_versions has none, and features read what a lead was from there. Make "
+            f"{schema}.lead_versions a table that LeadML may write (CREATE TABLE "
+            f"{schema}.lead_versions (LIKE crm.lead_versions INCLUDING ALL)), and every extract "
+            "records the history; or give a view of the history that you keep; for want of one: "
+            f"CREATE VIEW {schema}.lead_versions AS SELECT lead_id, created_at AS valid_from, "
+            f"{', '.join(TABLES['lead_versions'].names[2:])} FROM {schema}.leads"  # noqa: S608
+        )
 
 
 def _write_manifest(folder: Path, extract: Extract, schema: str) -> None:

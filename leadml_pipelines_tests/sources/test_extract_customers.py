@@ -14,7 +14,7 @@ import pytest
 from leadml_pipelines.postgres import connect, migrate
 from leadml_pipelines.sources.contract import EXTRACT_TABLES
 from leadml_pipelines.sources.door import Door
-from leadml_pipelines.sources.extract import extract_sources
+from leadml_pipelines.sources.extract import NoHistoryError, extract_sources
 from leadml_pipelines.sources.quarantine import count_by_reason, list_rows
 from leadml_pipelines_tests.sources.builders import leads, rows
 
@@ -180,6 +180,24 @@ def test_a_table_of_the_customers_that_was_there_first_is_judged_and_gets_a_hist
         assert {row["source"] for row in read(second.table("lead_versions"))} == {"web", "fair"}
 
 
+def test_leads_without_any_history_are_an_error_that_says_what_to_create(
+    sold: str, tmp_path: Path
+) -> None:
+    with connect(sold) as connection:
+        connection.execute(
+            "DROP TABLE sold.lead_versions;"
+            " CREATE VIEW sold.lead_versions AS SELECT * FROM crm.lead_versions WHERE false"
+        )
+
+    with pytest.raises(NoHistoryError, match=r"CREATE VIEW sold\.lead_versions AS SELECT") as error:
+        extract_sources(sold, tmp_path, schema="sold")
+    view = "CREATE VIEW" + str(error.value).rpartition("CREATE VIEW")[2]
+    with connect(sold) as connection:
+        connection.execute(f"DROP VIEW sold.lead_versions; {view}".encode())
+
+    assert extract_sources(sold, tmp_path, schema="sold").rows["lead_versions"] == 1
+
+
 def test_a_table_that_took_the_name_of_ours_is_judged(crm: str, tmp_path: Path) -> None:
     with database_beside(crm) as url:
         migrate(url)
@@ -191,6 +209,41 @@ def test_a_table_that_took_the_name_of_ours_is_judged(crm: str, tmp_path: Path) 
             )
 
         assert extract_sources(url, tmp_path).left_out == {"agents": 1}
+
+
+def test_a_lead_that_cannot_be_read_goes_to_the_quarantine_and_stops_nothing(
+    sold: str, tmp_path: Path
+) -> None:
+    with connect(sold) as connection:
+        connection.execute(
+            "DROP VIEW sold.leads; CREATE VIEW sold.leads AS SELECT id AS lead_id,"
+            " since AS created_at, 'web' AS source, null AS campaign_id, null AS product_interest,"
+            " null AS state, null AS household_id, more AS attributes, since AS updated_at"
+            " FROM (VALUES ('a', '2024-01-01T00:00:00Z', '{}'), ('b', '2024-01-01T00:00:00Z', '{'),"
+            " ('c', 'yesterday or so', '{}')) t (id, since, more)"
+        )
+
+    extract = extract_sources(sold, tmp_path, schema="sold")
+
+    assert [row["lead_id"] for row in read(extract.table("leads"))] == ["a"]
+    assert [row["lead_id"] for row in read(extract.table("lead_versions"))] == ["a"]
+    assert {row.row["lead_id"] for row in list_rows(sold, table="leads")} == {"b", "c"}
+
+
+def test_a_history_in_text_columns_is_compared_with_what_it_means(
+    sold: str, tmp_path: Path
+) -> None:
+    with connect(sold) as connection:
+        connection.execute(
+            "DROP TABLE sold.lead_versions; CREATE TABLE sold.lead_versions (lead_id text,"
+            " valid_from timestamptz, source text, campaign_id text, product_interest text,"
+            " state text, household_id text, attributes text)"
+        )
+
+    for _ in range(2):
+        extract = extract_sources(sold, tmp_path, schema="sold")
+
+    assert extract.rows["lead_versions"] == 1
 
 
 def test_a_source_that_is_missing_is_an_error_that_says_what_to_create(
