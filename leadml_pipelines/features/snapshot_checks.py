@@ -51,19 +51,27 @@ def snapshot_id(entity: str, as_of: datetime) -> str:
 
 
 def check_snapshot(
-    url: str, catalogue: Catalogue, entity: str, as_of: datetime, *, keep: int = 14
+    url: str,
+    catalogue: Catalogue,
+    entity: str,
+    as_of: datetime,
+    *,
+    expected: int | None = None,
+    keep: int = 14,
 ) -> SnapshotReport:
     """Check a snapshot as a whole; when it is sound, mark it and drop old ones.
 
     Sound means: every view of the entity type was written for this moment, all of them hold the
-    same entities, there is at least one, and at most 1 % of any feature's values lie outside its
-    declared range.
+    same entities, as many as exist, there is at least one, and at most 1 % of any feature's values
+    lie outside its declared range. Rows are counted in the tables themselves.
 
     Args:
         url: `postgresql://...`.
         catalogue: The views and ranges to check against.
         entity: Entity type.
         as_of: The snapshot's moment.
+        expected: How many entities exist at that moment; if None, each view must hold as many rows
+            as its writer wrote.
         keep: How many checked snapshots to keep, this one included.
     """
     moment = require_utc(as_of, "as_of")
@@ -71,7 +79,7 @@ def check_snapshot(
     with connect(url) as connection:
         for view in views:
             lock(connection, view)
-        rows, problems = _compare(connection, views, moment)
+        rows, problems = _compare(connection, views, moment, expected)
         out_of_range: dict[str, int] = {}
         if not problems:
             for view in views:
@@ -96,7 +104,10 @@ def check_snapshot(
 
 
 def _compare(
-    connection: psycopg.Connection[Any], views: Sequence[FeatureView], as_of: datetime
+    connection: psycopg.Connection[Any],
+    views: Sequence[FeatureView],
+    as_of: datetime,
+    expected: int | None,
 ) -> tuple[int, list[str]]:
     written = dict(
         connection.execute(
@@ -107,8 +118,14 @@ def _compare(
     if missing or not views:
         return 0, [f"the views {', '.join(missing)} were not written for {as_of.isoformat()}"]
     first, *others = views
-    rows = int(written[first.name])
+    counts = {view.name: _count(connection, view, as_of) for view in views}
+    rows = counts[first.name]
     problems = [] if rows else ["the snapshot holds no entities"]
+    for name, count in counts.items():
+        if expected is not None and count != expected:
+            problems.append(f"the view {name} holds {count} rows, and {expected} entities exist")
+        elif expected is None and count != written[name]:
+            problems.append(f"the view {name} holds {count} of {written[name]} rows written")
     for other in others:
         differ = connection.execute(
             sql.SQL(
@@ -123,6 +140,15 @@ def _compare(
                 f"{differ[0]} entities are in only one of the views {first.name} and {other.name}"
             )
     return rows, problems
+
+
+def _count(connection: psycopg.Connection[Any], view: FeatureView, as_of: datetime) -> int:
+    """Rows that really are in a view's table for a moment."""
+    found = connection.execute(
+        sql.SQL("SELECT count(*) FROM {} WHERE as_of = %s").format(qualified(table_of(view))),
+        (as_of,),
+    ).fetchone()
+    return 0 if found is None else int(found[0])
 
 
 def _out_of_range(

@@ -133,6 +133,33 @@ def test_views_that_hold_different_entities_are_not_sound(postgres_url: str) -> 
     assert report.problems == ("1 entities are in only one of the views body and mind",)
 
 
+def test_views_that_all_lack_an_entity_that_exists_are_not_sound(postgres_url: str) -> None:
+    assert whole(postgres_url)
+    report = check_snapshot(postgres_url, THINGS, "thing", NOW, expected=3)
+    assert report.problems == (
+        "the view body holds 2 rows, and 3 entities exist",
+        "the view mind holds 2 rows, and 3 entities exist",
+    )
+    assert latest_checked(postgres_url, "thing") is None
+    assert check_snapshot(postgres_url, THINGS, "thing", NOW, expected=2).sound
+
+
+def test_rows_are_counted_in_the_tables_and_not_taken_from_what_was_noted(
+    postgres_url: str,
+) -> None:
+    assert whole(postgres_url)
+    with connect(postgres_url) as connection:
+        for table in ("feature_body", "feature_mind"):
+            connection.execute(f"DELETE FROM leadml.{table} WHERE entity_id = 'b'")
+    report = check_snapshot(postgres_url, THINGS, "thing", NOW)
+    assert report.rows == 1
+    assert report.problems == (
+        "the view body holds 1 of 2 rows written",
+        "the view mind holds 1 of 2 rows written",
+    )
+    assert not check_snapshot(postgres_url, THINGS, "thing", NOW, expected=2).sound
+
+
 def test_an_empty_snapshot_is_not_sound(postgres_url: str) -> None:
     write_view_snapshot(postgres_url, BODY, body().iloc[:0], NOW)
     write_view_snapshot(postgres_url, MIND, mind().iloc[:0], NOW)
