@@ -16,6 +16,7 @@ nothing.
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leadml_pipelines.errors import UserError
 from leadml_pipelines.graph.metrics import METRICS_VERSION, timeline_metrics
 from leadml_pipelines.graph.model import GraphData
 from leadml_pipelines.graph.timeline import Timeline
@@ -45,6 +47,10 @@ _ANCHOR = datetime(1970, 1, 5, tzinfo=UTC)
 
 _WRITE_ROWS = 250_000
 """Rows gathered before they are written in one transaction."""
+
+
+class MissingFolderError(UserError):
+    """The folder to export to does not exist."""
 
 
 @dataclass(frozen=True)
@@ -178,16 +184,25 @@ def export_graph_metrics(postgres_url: str, path: Path) -> int:
 
     Args:
         postgres_url: The database.
-        path: The file; an older one is replaced.
+        path: The file, in a folder that exists; an older one is replaced.
 
     Returns:
         The number of rows.
+
+    Raises:
+        MissingFolderError: the folder is not there (any more).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    part = path.with_name(f".{path.name}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        # Made anew, the folder of an extract that was dropped would pass for one with a file.
+        raise MissingFolderError(
+            f"graph metrics can't be exported to {path}: the folder {path.parent} does not exist; "
+            "export them to the newest extract"
+        )
+    # Writers at the same time must not write to one file.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     rows = 0
     try:
         with arrow_connection(postgres_url) as connection, connection.cursor() as cursor:

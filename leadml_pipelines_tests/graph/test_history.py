@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from leadml_pipelines.graph import history
 from leadml_pipelines.graph.history import (
+    MissingFolderError,
     export_graph_metrics,
     graph_snapshots,
     refresh_graph_metrics,
@@ -211,7 +212,7 @@ def test_no_moments_are_an_empty_frame() -> None:
 
 def test_the_export_holds_the_table_in_utc_microseconds(ledger_url: str, tmp_path: Path) -> None:
     refresh_graph_metrics(ledger_url, GRAPH, NOW)
-    path = tmp_path / "new" / "graph_metrics.parquet"
+    path = tmp_path / "graph_metrics.parquet"
     rows = export_graph_metrics(ledger_url, path)
     table = pq.read_table(path)
     assert table.num_rows == rows == len(stored(ledger_url))
@@ -221,6 +222,30 @@ def test_the_export_holds_the_table_in_utc_microseconds(ledger_url: str, tmp_pat
         ["as_of", "entity_type", "entity_id"], ascending=[True, False, True], ignore_index=True
     )
     pd.testing.assert_frame_equal(found, stored(ledger_url), check_dtype=False, check_exact=True)
+
+
+def test_the_folder_of_a_dropped_extract_is_not_made_anew(ledger_url: str, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    with pytest.raises(MissingFolderError, match="gone does not exist"):
+        export_graph_metrics(ledger_url, gone / "graph_metrics.parquet")
+    assert not gone.exists()
+
+
+def test_each_writer_of_the_export_has_a_file_of_its_own(
+    ledger_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+
+    class Spy(pq.ParquetWriter):
+        def __init__(self, where: Path, *args: object, **more: object) -> None:
+            opened.append(where)
+            super().__init__(where, *args, **more)
+
+    monkeypatch.setattr(pq, "ParquetWriter", Spy)
+    for _ in range(2):
+        export_graph_metrics(ledger_url, tmp_path / "graph_metrics.parquet")
+    assert len({*opened}) == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["graph_metrics.parquet"]
 
 
 def test_the_export_of_an_empty_table_still_has_its_columns(
