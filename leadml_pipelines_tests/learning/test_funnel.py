@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.engines import DuckDBEngine
+from leadml_pipelines.graph.history import graph_snapshots, weekly_moments
 from leadml_pipelines.learning.registry import Registry
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.learning.train import TrainedModel, train
@@ -22,6 +23,7 @@ from leadml_pipelines.learning.training_set import (
 )
 from leadml_pipelines.sources.extract import Extract, extract_sources
 from leadml_pipelines.sources.load_synthetic import load_synthetic
+from leadml_pipelines_tests.graph.builders import graph_of
 
 LEADS = 1_500
 END = datetime(2026, 9, 1, tzinfo=UTC)
@@ -33,7 +35,9 @@ Build = Callable[[str], TrainingSet]
 @pytest.fixture(scope="module")
 def extract(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Extract:
     load_synthetic(postgres_url, LEADS, seed=11, end=END)
-    return extract_sources(postgres_url, tmp_path_factory.mktemp("extracts"), clock="data")
+    made = extract_sources(postgres_url, tmp_path_factory.mktemp("extracts"), clock="data")
+    _measure_graph({name: made.table(name) for name in made.rows}, made.path)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +66,65 @@ def fit(build: Build) -> Callable[[str], TrainedModel]:
 
 
 def _tables(extract: Extract) -> dict[str, Path]:
-    return {name: extract.table(name) for name in extract.rows}
+    return {name: extract.path / f"{name}.parquet" for name in (*extract.rows, "graph_metrics")}
+
+
+def _measure_graph(tables: Mapping[str, Path], folder: Path) -> pd.DataFrame:
+    """Write the graph metrics that the tables ask for, as the graph's assets would."""
+    graph = graph_of(tables)
+    first = graph.nodes["created_at"].min().to_pydatetime()
+    frame = graph_snapshots(graph, weekly_moments(first, END))
+    frame["computed_at"] = frame["as_of"]
+    frame.to_parquet(folder / "graph_metrics.parquet", index=False)
+    return frame
+
+
+def _shuffle_future(tables: dict[str, Path], folder: Path) -> dict[str, Path]:
+    """The same tables with everything after the cut mixed up: what happened, when, to whom."""
+    changed = dict(tables)
+    lead = ["source", "campaign_id", "state", "household_id", "attributes"]
+    for table, time, mixed in (
+        ("leads", "updated_at", lead),
+        ("lead_versions", "valid_from", lead),
+        ("lead_events", "occurred_at", ["event_type", "channel", "direction", "lead_id", "value"]),
+        ("policies", "bound_at", ["lead_id", "annual_premium", "product"]),
+        ("closures", "closed_at", ["lead_id", "reason"]),
+        ("assignments", "assigned_at", ["agent_id"]),
+        ("referrals", "referred_at", ["to_lead_id"]),
+    ):
+        frame = pd.read_parquet(tables[table])
+        future = frame[time] > CUT
+        if table == "lead_events":
+            future |= frame["ingested_at"] > CUT
+        assert future.any(), table
+        frame.loc[future, mixed] = (
+            frame.loc[future, mixed].sample(frac=1, random_state=5).to_numpy()
+        )
+        for end in {"cancelled_at", "ended_at"} & {*frame.columns}:
+            frame.loc[frame[end] > CUT, end] = pd.NaT
+        changed[table] = folder / f"{table}.parquet"
+        frame.to_parquet(changed[table], index=False)
+    return changed
+
+
+@pytest.fixture(scope="module")
+def with_another_future(
+    extract: Extract, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Build]:
+    """Builds training sets from tables and a graph in which all that came after is different."""
+    folder = tmp_path_factory.mktemp("shuffled")
+    tables = _shuffle_future(_tables(extract), folder)
+    metrics = _measure_graph(tables, folder)
+    tables["graph_metrics"] = folder / "graph_metrics.parquet"
+    before = pd.read_parquet(extract.path / "graph_metrics.parquet")
+    after = metrics["as_of"] > CUT
+    assert (
+        not metrics[after]
+        .reset_index(drop=True)
+        .equals(before[before["as_of"] > CUT].reset_index(drop=True))
+    )
+    with DuckDBEngine(tables) as engine:
+        yield lambda name: build_training_set(SPECS[name], engine, catalogue(), extract)
 
 
 @pytest.mark.parametrize("name", list(SPECS))
@@ -125,37 +187,17 @@ def test_a_model_goes_from_the_files_of_its_rows_to_production(
     assert ((answer.values > 0) & (answer.values < 1)).all()
 
 
+@pytest.mark.parametrize("name", list(SPECS))
 def test_rows_before_a_cut_do_not_change_when_everything_after_it_does(
-    extract: Extract, build: Build, tmp_path: Path
+    name: str, build: Build, with_another_future: Build
 ) -> None:
-    """Shuffle the future: what happened, when, to whom. The past's features must not notice."""
-    tables = dict(_tables(extract))
-    for table, time, mixed in (
-        ("lead_events", "occurred_at", ["event_type", "channel", "direction", "lead_id", "value"]),
-        ("policies", "bound_at", ["lead_id", "annual_premium", "product"]),
-        ("closures", "closed_at", ["lead_id", "reason"]),
-        ("assignments", "assigned_at", ["agent_id"]),
-        ("referrals", "referred_at", ["to_lead_id"]),
-        ("lead_versions", "valid_from", ["source", "state", "attributes"]),
-    ):
-        frame = pd.read_parquet(tables[table])
-        future = frame[time] > CUT
-        if table == "lead_events":
-            future |= frame["ingested_at"] > CUT
-        assert future.any(), table
-        frame.loc[future, mixed] = (
-            frame.loc[future, mixed].sample(frac=1, random_state=5).to_numpy()
-        )
-        if table == "policies":
-            frame.loc[frame["cancelled_at"] > CUT, "cancelled_at"] = pd.NaT
-        tables[table] = tmp_path / f"{table}.parquet"
-        frame.to_parquet(tables[table], index=False)
-    with DuckDBEngine(tables) as engine:
-        shuffled = build_training_set(SPECS["conversion"], engine, catalogue(), extract)
-    assert shuffled.counts["positives"] != build("conversion").counts["positives"]
+    sets = (build(name), with_another_future(name))
+    assert sets[0].counts["positives"] != sets[1].counts["positives"]
     past = [
         built.frame[built.frame["as_of"] <= CUT].drop(columns="label").reset_index(drop=True)
-        for built in (build("conversion"), shuffled)
+        for built in sets
     ]
     assert len(past[0]) > 1_000
+    measured = past[0][["degree", "pagerank", "community_size", "graph_age_days"]]
+    assert (measured.nunique() > 1).all(), "the graph says nothing about the past"
     pd.testing.assert_frame_equal(past[0], past[1])
