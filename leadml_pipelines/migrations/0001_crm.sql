@@ -115,6 +115,13 @@ CREATE TABLE IF NOT EXISTS leadml.quarantine (
 CREATE INDEX IF NOT EXISTS quarantine_open
     ON leadml.quarantine (table_name, reason) WHERE replayed_at IS NULL;
 
+-- When the first version of a lead was written, where that was after the lead's creation: an older
+-- version that arrives later takes its place, and the first is moved to this time.
+CREATE TABLE leadml.first_versions (
+    lead_id text PRIMARY KEY,
+    updated_at timestamptz NOT NULL
+);
+
 -- The history of crm.leads. Features read attributes from it, so that a later change of a lead
 -- can't leak into the past. One statement, one pass over what the statement changed.
 CREATE OR REPLACE FUNCTION leadml.keep_lead_versions() RETURNS trigger
@@ -130,6 +137,9 @@ BEGIN
             campaign_id = excluded.campaign_id, product_interest = excluded.product_interest,
             state = excluded.state, household_id = excluded.household_id,
             attributes = excluded.attributes;
+        INSERT INTO leadml.first_versions (lead_id, updated_at)
+        SELECT lead_id, updated_at FROM new_rows WHERE updated_at > created_at
+        ON CONFLICT (lead_id) DO UPDATE SET updated_at = excluded.updated_at;
     ELSIF TG_OP = 'UPDATE' THEN
         -- A change that forgot to move updated_at forward is dated now: never into the past.
         INSERT INTO crm.lead_versions AS v (lead_id, valid_from, source, campaign_id,
@@ -150,8 +160,10 @@ BEGIN
     ELSIF TG_OP = 'DELETE' THEN
         -- A lead that is erased takes its history along.
         DELETE FROM crm.lead_versions v USING old_rows o WHERE v.lead_id = o.lead_id;
+        DELETE FROM leadml.first_versions f USING old_rows o WHERE f.lead_id = o.lead_id;
     ELSE
         DELETE FROM crm.lead_versions;
+        DELETE FROM leadml.first_versions;
     END IF;
     RETURN NULL;
 END

@@ -33,8 +33,8 @@ class Admitted:
     """What became of the rows of one or more batches.
 
     Attributes:
-        accepted: Rows that changed the table.
-        unchanged: Rows that the table says already (or knows newer: an outdated version).
+        accepted: Rows that changed the table, or the history of the leads.
+        unchanged: Rows that say what is known already.
         quarantined: Refused rows, by reason.
     """
 
@@ -61,7 +61,7 @@ class Outcome:
 
     Attributes:
         rows: Number of rows handed in.
-        accepted: Positions of the rows that changed the table.
+        accepted: Positions of the rows that changed the table, or the history of the leads.
         faults: The refused rows.
     """
 

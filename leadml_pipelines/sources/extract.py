@@ -308,13 +308,13 @@ def _cast(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 def _require_history(schema: str, rows: dict[str, int]) -> None:
     if rows["leads"] and not rows["lead_versions"]:
         raise NoHistoryError(
-            f"{schema}.leads has {rows['leads']} rows that obey the contract, but "
+            f"{schema}.leads has {rows['leads']} rows that obey the contract, but "  # noqa: S608
             f"{schema}.lead_versions has none, and features read what a lead was from there. Make "
             f"{schema}.lead_versions a table that LeadML may write (CREATE TABLE "
             f"{schema}.lead_versions (LIKE crm.lead_versions INCLUDING ALL)), and every extract "
             "records the history; or give a view of the history that you keep; for want of one: "
             f"CREATE VIEW {schema}.lead_versions AS SELECT lead_id, created_at AS valid_from, "
-            f"{', '.join(TABLES['lead_versions'].names[2:])} FROM {schema}.leads"  # noqa: S608
+            f"{', '.join(TABLES['lead_versions'].names[2:])} FROM {schema}.leads"
         )
 
 

@@ -13,6 +13,7 @@ from psycopg import sql
 
 from leadml_pipelines.sources.contract import Column, Table
 from leadml_pipelines.sources.faults import DUPLICATE_KEY, UNKNOWN_LEAD, Faults
+from leadml_pipelines.sources.late_versions import enter_late_versions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ class Merge:
     """One batch on its way into one table, inside the caller's transaction.
 
     Attributes:
-        accepted: Positions of rows that changed the table.
+        accepted: Positions of rows that changed the table, or the history of the leads.
         faults: Of rows that the table refuses: an unknown lead, a key with other content.
     """
 
@@ -119,8 +120,20 @@ class Merge:
         return sql.SQL('{} COLLATE "C"' if text else "{}").format(sql.Identifier(name))
 
     def _update_versions(self, version: str) -> None:
-        """A newer version replaces an older one; versions in between go into the history."""
+        """A newer version replaces an older one; the others go into the history."""
         other = [name for name in self._contract.names if name not in self._contract.key]
+        # The locks come first: what is newer is not what was newer before another writer was done.
+        self._execute(
+            sql.SQL(
+                "SELECT FROM {target} t JOIN (SELECT DISTINCT {key}, {version} FROM pg_temp.staged)"
+                " s USING ({key}) WHERE s.{version} <> t.{version} ORDER BY {key} FOR UPDATE OF t"
+            ).format(
+                target=self._target,
+                key=self._list(self._contract.key),
+                version=sql.Identifier(version),
+            )
+        )
+        self._accept(enter_late_versions(self._connection, self._schema))
         newer = sql.SQL(
             "SELECT DISTINCT ON ({key}, s.{version}) s.* FROM pg_temp.staged s JOIN {target} t"
             " USING ({key}) WHERE s.{version} > t.{version} AND {fixed} ORDER BY {key},"
@@ -133,12 +146,6 @@ class Merge:
         )
         self._execute(sql.SQL("DROP TABLE IF EXISTS pg_temp.newer"))
         self._execute(sql.SQL("CREATE TEMP TABLE newer ON COMMIT DROP AS {}").format(newer))
-        self._execute(
-            sql.SQL(
-                "SELECT FROM {target} t JOIN (SELECT DISTINCT {key} FROM pg_temp.newer) s"
-                " USING ({key}) ORDER BY {key} FOR UPDATE OF t"
-            ).format(target=self._target, key=self._list(self._contract.key))
-        )
         profile = [name for name in other if name not in (*self._contract.fixed, version)]
         self._execute(
             sql.SQL(
