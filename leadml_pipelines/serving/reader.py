@@ -118,6 +118,7 @@ class FeatureReader:
         self._turns = threading.BoundedSemaphore(LOOKUPS)
         self._redis_rests_until = 0.0
         self._present: dict[str, tuple[float, int]] = {}
+        self._grown: dict[str, tuple[Schema | None, Schema]] = {}
 
     def read(self, entity_type: str, ids: Sequence[str]) -> Found:
         """Features of entities, unknown ones included.
@@ -190,13 +191,16 @@ class FeatureReader:
             return [], str(error)
         if snapshot.frame.empty:
             return [], ""
-        packed = self._pack(entity_type, snapshot, started, fill=fill)
+        current = self._current_schema(entity_type) if fill else None
+        packed = self._pack(entity_type, snapshot, started, current)
         by_id = dict(zip(packed.ids, packed.payloads, strict=True))
         payloads: list[bytes | None] = [None] * len(ids)
         for position in missing:
             payloads[position] = by_id.get(ids[position])
         groups = decode(payloads, list(ids), lambda number: packed.schema)
-        if fill:
+        # Before the first publication (or after Redis was emptied) there is no schema to write by:
+        # one made of just these rows would be another one for each request.
+        if current is not None:
             self._write_back(entity_type, packed)
         return groups, ""
 
@@ -225,17 +229,18 @@ class FeatureReader:
         )
 
     def _pack(
-        self, entity_type: str, snapshot: SnapshotLike, started: datetime, *, fill: bool
+        self, entity_type: str, snapshot: SnapshotLike, started: datetime, current: Schema | None
     ) -> Packed:
         features = catalogue().features(entity_type)
-        schema = schema_for(
-            entity_type, features, snapshot.frame, self._current_schema(entity_type, fill=fill)
-        )
+        # Words that the current schema lacks are gathered over the requests, so that there are at
+        # most as many schemas as such words.
+        base, grown = self._grown.get(entity_type, (None, None))
+        previous = grown if base == current else current
+        schema = schema_for(entity_type, features, snapshot.frame, previous)
+        self._grown[entity_type] = (current, schema)
         return pack(schema, features, snapshot.frame, snapshot.as_of, started)
 
-    def _current_schema(self, entity_type: str, *, fill: bool) -> Schema | None:
-        if not fill:
-            return None
+    def _current_schema(self, entity_type: str) -> Schema | None:
         try:
             return self._store.current_schema(entity_type)
         except redis.RedisError as error:

@@ -90,6 +90,33 @@ def test_late_write_back_does_not_undo_a_correction(offline: World, serving: Ser
     assert again["features"]["only_offline"] == expected(corrected, "only_offline")
 
 
+def test_emptied_redis_is_not_filled_with_schemas_of_single_reads(
+    offline: World, serving: Serving
+) -> None:
+    client = serving(offline.settings)
+    offline.store._redis.flushdb()
+    for entity_id in IDS[:8]:
+        answer = _ask(client, entity_id)
+        assert answer["features"][entity_id] == expected(offline.frame, entity_id)
+    assert offline.store._redis.keys("leadml:*") == []
+
+
+def test_new_words_of_single_reads_are_gathered_in_one_schema(
+    offline: World, serving: Serving
+) -> None:
+    """The third read knows both of its words already, so that it needs no schema of its own."""
+    words = [f"new {i % 3}" for i in range(len(offline.frame))]
+    _keep_offline(offline, offline.frame.assign(state=words), utc_now())
+    client = serving(offline.settings)
+    redis = offline.store._redis
+    counts = []
+    for pair in (IDS[0:2], IDS[4:6], IDS[8:10]):
+        redis.delete(*(f"leadml:lead:{entity_id}" for entity_id in pair))
+        assert _ask(client, *pair)["meta"][pair[0]]["source"] == "snapshot"
+        counts.append(len(redis.keys("leadml:schema:lead:*")))
+    assert counts[2] == counts[1]
+
+
 def test_invalidated_lead_is_not_served_from_the_cache(offline: World, serving: Serving) -> None:
     offline.store.invalidate("lead", ["lead_0"], utc_now())
     answer = _ask(serving(offline.settings), "lead_0")
