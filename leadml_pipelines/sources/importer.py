@@ -22,7 +22,7 @@ from leadml_pipelines.sources.door import Admitted, Door, Outcome
 from leadml_pipelines.sources.faults import WRONG_TYPE, Fault
 from leadml_pipelines.sources.handover import Derived, derive_assignments
 from leadml_pipelines.sources.mapping import EventLoad, Load, Mapping, needed_columns
-from leadml_pipelines.sources.quarantine import put_rows
+from leadml_pipelines.sources.quarantine import IMPORT_ORIGIN, put_rows
 from leadml_pipelines.sources.shaping import Shaped, evaluate, shape
 
 if TYPE_CHECKING:
@@ -131,8 +131,9 @@ class _Import:
 
     def _load(self, name: str, load: Load, path: Path, total: int | None) -> None:
         files = self._mapping.files[load.file]
-        origin = path.relative_to(self._data_dir).as_posix()
-        label = f"{name} from {origin}"
+        file = path.relative_to(self._data_dir).as_posix()
+        origin = IMPORT_ORIGIN + file
+        label = f"{name} from {file}"
         self._tell(total, label)
         for piece in readers.read(files, path, needed_columns(load, self._mapping.won)):
             self._quarantine_broken(name, piece.broken, origin)

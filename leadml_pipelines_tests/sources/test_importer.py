@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from leadml_pipelines.sources import readers
+from leadml_pipelines.sources.door import Door
 from leadml_pipelines.sources.importer import ImportReport, import_files
 from leadml_pipelines.sources.mapping import MappingError
-from leadml_pipelines.sources.quarantine import count_by_reason, list_rows
+from leadml_pipelines.sources.quarantine import count_by_reason, list_rows, replay
 from leadml_pipelines_tests.sources.builders import rows
 
 MAPPING = """
@@ -206,13 +207,33 @@ def test_what_waited_for_its_lead_comes_whole_with_the_next_import(crm: str, dat
     assert spans(crm) == [("ann", 1, 3), ("bob", 3, None)]
 
 
+def test_a_replay_tells_of_events_whose_import_must_be_repeated_for_what_follows(
+    crm: str, data: Data
+) -> None:
+    data.people("008,2024-02-28 12:00,\n")
+    data.load(crm)
+    other = rows(crm, "lead_events")[0] | {"event_id": "posted", "lead_id": "007"}
+    Door(crm).admit("lead_events", pd.DataFrame([other]), "api")
+    person = {"lead_id": "007", "created_at": "2024-02-28T12:00Z", "source": "web"}
+    person |= {"product_interest": "car", "attributes": '{"requested_amount": 1200}'}
+    Door(crm).admit("leads", pd.DataFrame([person]), "api")
+
+    replayed = replay(crm)
+
+    assert (replayed.admitted, replayed.imported_events) == (5, 4)
+    assert rows(crm, "policies") == []
+    data.load(crm)
+    assert len(rows(crm, "policies")) == 1
+    assert spans(crm) == [("ann", 1, 3), ("bob", 3, None)]
+
+
 def test_a_time_that_is_none_goes_to_the_quarantine_with_its_file(crm: str, data: Data) -> None:
     data.people("009,yesterday,\n", name="people2.csv")
 
     report = data.load(crm)
 
     assert report.tables["leads"].quarantined == {"impossible_time": 1}
-    assert list_rows(crm)[0].origin == "people2.csv"
+    assert list_rows(crm)[0].origin == "import of people2.csv"
 
 
 def test_an_event_that_no_rule_names_goes_to_the_quarantine(crm: str, data: Data) -> None:
