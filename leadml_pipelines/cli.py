@@ -9,15 +9,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from leadml_pipelines.deployment import Deployment, signals_interrupt
 from leadml_pipelines.errors import UserError
+from leadml_pipelines.services.signals import signals_interrupt
+
+if TYPE_CHECKING:
+    from leadml_pipelines.deployment import Deployment
 
 app = typer.Typer(
     name="leadml",
@@ -47,7 +50,7 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as ended:
         if isinstance(ended, SystemExit) and ended.code != INTERRUPTED:
             raise
-        errors.print("\ninterrupted; everything that this command started has been stopped")
+        errors.print("\ninterrupted")
         sys.exit(INTERRUPTED)
     except UserError as error:
         errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
@@ -57,7 +60,7 @@ def main() -> None:
 @app.command()
 def demo(
     home: Home = DEFAULT_HOME,
-    leads: Annotated[int, typer.Option(min=100, help="Leads of the synthetic funnel.")] = 5_000,
+    leads: Annotated[int, typer.Option(min=500, help="Leads of the synthetic funnel.")] = 5_000,
     seed: Annotated[int, typer.Option(help="Seed of the synthetic funnel.")] = 7,
     mapping: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Mapping of real data.")
@@ -81,9 +84,7 @@ def demo(
     if mapping is not None and data is not None:
         dataset = Files(str(mapping.absolute()), str(data.absolute()))
     console = _terminal()
-    with Deployment(home) as deployment:
-        with console.status("Starting PostgreSQL, Redis and the graph"):
-            deployment.start_services()
+    with _deployment(home) as deployment:
         summary = run_demo(deployment, dataset, console)
         print_summary(summary, console)
         if json_file is not None:
@@ -105,7 +106,7 @@ def up(
 ) -> None:
     """Start the services, Dagster and the HTTP app, wired to each other."""
     console = _terminal()
-    with Deployment(home) as deployment:
+    with _deployment(home) as deployment:
         with console.status("Starting PostgreSQL, Redis and the graph"):
             deployment.start_services()
         with console.status("Starting Dagster"):
@@ -119,14 +120,14 @@ def up(
 @app.command()
 def down(home: Home = DEFAULT_HOME) -> None:
     """Stop exactly what `up` (or `demo --keep`) started in this home."""
-    stopped = Deployment(home).stack.stop_all()
+    stopped = _deployment(home).stack.stop_all()
     _terminal().print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
 
 
 @app.command()
 def status(home: Home = DEFAULT_HOME) -> None:
     """Tell what runs, where, since when."""
-    _print_status(Deployment(home), _terminal())
+    _print_status(_deployment(home), _terminal())
 
 
 @app.command()
@@ -135,7 +136,7 @@ def env(home: Home = DEFAULT_HOME) -> None:
 
     Use it as: eval "$(leadml env)"
     """
-    for name, value in sorted(Deployment(home).stack.environment().items()):
+    for name, value in sorted(_deployment(home).stack.environment().items()):
         sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
 
 
@@ -147,11 +148,15 @@ def import_data(
 ) -> None:
     """Bring CSV and Parquet files into the source tables."""
     from leadml_pipelines.demo.bars import bar, bars
+    from leadml_pipelines.deployment import keep_settings
+    from leadml_pipelines.settings import Settings
     from leadml_pipelines.sources.importer import import_files
 
     console = _terminal()
     with _postgres(home) as url, bars(console) as progress, bar(progress, "Importing") as tell:
-        report = import_files(url, mapping, data, progress=tell)
+        settings = Settings()
+        keep_settings(mapping, settings.root)
+        report = import_files(url, mapping, data, schema=settings.crm_schema, progress=tell)
     table = Table("table", "new", "unchanged", "quarantined", title="Imported")
     for name, admitted in report.tables.items():
         table.add_row(
@@ -219,6 +224,7 @@ def replay_quarantine(
     ] = None,
 ) -> None:
     """Bring rows through the door again, after the cause was mended or with corrected values."""
+    from leadml_pipelines.settings import Settings
     from leadml_pipelines.sources.quarantine import replay
 
     corrected = {}
@@ -226,17 +232,26 @@ def replay_quarantine(
         given = json.loads(fixes.read_text(encoding="utf-8"))
         corrected = {int(number): values for number, values in given.items()}
     with _postgres(context.obj) as url:
-        replayed = replay(url, table=table, reason=reason, corrected=corrected)
+        replayed = replay(
+            url, table=table, reason=reason, corrected=corrected, schema=Settings().crm_schema
+        )
     console = _terminal()
     console.print(f"{replayed.admitted:,} rows admitted, {len(replayed.refused):,} refused again")
     for number, fault in list(replayed.refused.items())[:20]:
         console.print(f"  {number}: {escape(fault.message)}", highlight=False)
 
 
+def _deployment(home: Path) -> Deployment:
+    """The deployment of a home; imported here, so that Ctrl-C is heard from the first moment."""
+    from leadml_pipelines.deployment import Deployment
+
+    return Deployment(home)
+
+
 @contextmanager
 def _postgres(home: Path) -> Iterator[str]:
     """URL of this home's PostgreSQL, started for the length of one command if it does not run."""
-    with Deployment(home) as deployment:
+    with _deployment(home) as deployment:
         deployment.start_services(only=("postgres",))
         yield os.environ["LEADML_POSTGRES_URL"]
 

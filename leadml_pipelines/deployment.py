@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from leadml_pipelines.postgres import migrate
 from leadml_pipelines.services.errors import ServiceError
+from leadml_pipelines.services.home import port_is_free
 from leadml_pipelines.services.processes import http_ready
 from leadml_pipelines.services.records import Launch
+from leadml_pipelines.services.signals import uninterrupted
 from leadml_pipelines.services.stack import ServiceStack
+from leadml_pipelines.settings import SETTINGS_FILE, Settings
 
 HTTP = "http"
 WEBSERVER = "dagster-webserver"
 DAEMON = "dagster-daemon"
+DAGSTER_PORT = 3000
+"""Where Dagster's users expect its UI."""
 
+_FROM_MAPPING = "# From the mapping of the last import; delete this line to keep your changes.\n"
 _WORKSPACE = """\
 load_from:
   - python_module:
@@ -70,25 +74,32 @@ class Deployment:
         """Start the HTTP app and return its address.
 
         Args:
-            port: Where to listen; a free port, the same as last time where possible, when None.
+            port: Where to listen; when None the port of the settings if it is free, else another.
         """
-        chosen = port or self.stack.home.port(HTTP)
-        address = f"http://127.0.0.1:{chosen}"
+        settings = Settings()
+        chosen = port or self._port(HTTP, settings.http_port)
+        everywhere = settings.http_host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+        address = f"http://{'127.0.0.1' if everywhere else settings.http_host}:{chosen}"
         self._start(
             HTTP,
             [sys.executable, "-m", "leadml_pipelines.serving"],
             address,
             ready=f"{address}/readyz",
-            LEADML_HTTP_HOST="127.0.0.1",
             LEADML_HTTP_PORT=str(chosen),
         )
         return self._address(HTTP)
 
     def start_dagster(self, port: int | None = None) -> str:
-        """Start Dagster's webserver and daemon and return the address of the UI."""
-        chosen = port or self.stack.home.port(WEBSERVER)
+        """Start Dagster's webserver and daemon and return the address of the UI.
+
+        Args:
+            port: Where to listen; when None Dagster's usual port if it is free, else another.
+        """
+        chosen = port or self._port(WEBSERVER, DAGSTER_PORT)
         address = f"http://127.0.0.1:{chosen}"
         workspace = str(Path(os.environ["DAGSTER_HOME"]) / "workspace.yaml")
+        if self.stack.supervisor.running(DAEMON) is None and not self._storage_is_shared():
+            end_abandoned_runs()
         self._start(
             WEBSERVER,
             [_script(WEBSERVER), "-h", "127.0.0.1", "-p", str(chosen), "-w", workspace],
@@ -97,6 +108,17 @@ class Deployment:
         )
         self._start(DAEMON, [_script(DAEMON), "run", "-w", workspace], "")
         return self._address(WEBSERVER)
+
+    def _port(self, name: str, usual: int) -> int:
+        """The port on which a process listens or listened, the usual one, or any that is free."""
+        home = self.stack.home
+        if self.stack.supervisor.running(name) is None and usual and port_is_free(usual):
+            return usual
+        return home.port(name)
+
+    def _storage_is_shared(self) -> bool:
+        """Whether Dagster's runs lie on a server that others may use too."""
+        return any(s.name == "postgres" and s.state == "external" for s in self.stack.status())
 
     def _start(
         self, name: str, argv: Sequence[str], address: str, ready: str | None = None, **env: str
@@ -121,6 +143,24 @@ class Deployment:
         return record.address
 
 
+def end_abandoned_runs() -> None:
+    """Mark runs as failed whose process died with an earlier daemon.
+
+    Nobody else would: they would hold their place in the queue, and the next run of their kind
+    would wait behind them for ever.
+    """
+    import dagster as dg
+
+    alive = [
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.CANCELING,
+    ]
+    with dg.DagsterInstance.get() as instance:
+        for run in instance.get_runs(dg.RunsFilter(statuses=alive)):
+            instance.report_run_failed(run, "its process ended together with the daemon")
+
+
 def write_dagster_home(folder: Path) -> None:
     """Put Dagster's instance and workspace files where `DAGSTER_HOME` points."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,32 +169,17 @@ def write_dagster_home(folder: Path) -> None:
     (folder / "workspace.yaml").write_text(_WORKSPACE, encoding="utf-8")
 
 
-@contextmanager
-def signals_interrupt() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end this command as Ctrl-C does: an exception, then clean-up."""
+def keep_settings(mapping: Path, home: Path) -> None:
+    """Keep a mapping's settings in the home folder, unless the user wrote some there."""
+    from leadml_pipelines.sources.mapping import load_mapping
 
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold back further signals while things are being stopped, so that nothing is left running."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    wanted = load_mapping(mapping).settings_toml()
+    path = home / SETTINGS_FILE
+    if not wanted:
+        return
+    if path.exists() and not path.read_text(encoding="utf-8").startswith(_FROM_MAPPING):
+        return
+    path.write_text(_FROM_MAPPING + wanted, encoding="utf-8")
 
 
 def _script(name: str) -> str:

@@ -82,11 +82,15 @@ def feature_snapshot(
     postgres: PostgresResource, settings: SettingsResource
 ) -> Iterator[dg.MaterializeResult]:
     """All views of one moment, checked as a whole: only such a snapshot is published."""
+    from leadml_pipelines.features.bulk import bulk_engine, entities
     from leadml_pipelines.features.snapshots import check_snapshot
     from leadml_pipelines.sources.extract import latest_extract
 
-    extract = latest_extract(settings.load().extracts)
-    report = check_snapshot(postgres.url, catalogue(), ENTITY, extract.as_of)
+    config = settings.load()
+    extract = latest_extract(config.extracts)
+    with bulk_engine(extract, config) as engine:
+        expected = len(entities(engine, ENTITY, extract.as_of))
+    report = check_snapshot(postgres.url, catalogue(), ENTITY, extract.as_of, expected=expected)
     yield dg.MaterializeResult(
         metadata=rows(report.rows, as_of=extract.as_of, snapshot=report.snapshot_id),
         check_results=[

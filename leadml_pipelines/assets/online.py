@@ -35,6 +35,7 @@ def online_features(postgres: PostgresResource, redis: RedisResource) -> dg.Mate
             as_of=snapshot.as_of,
             kept_newer=published.kept_newer,
             held_back=published.held_back,
+            held_back_reasons=dict(published.reasons),
             seconds=published.seconds,
         )
     )

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-# These three read or replace the newest extract: one of them at a time, the others wait in the queue.
+# These three read or replace the newest extract: one at a time, the others wait in the queue.
 ONE_AT_A_TIME = {"leadml/exclusive": "extract"}
 
 nightly_features = dg.define_asset_job(

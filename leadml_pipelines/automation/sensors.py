@@ -8,6 +8,10 @@ published like a promotion, and a Redis that lost its data is filled again.
 
 import dagster as dg
 
+# Not used here: Dagster evaluates sensors in threads, and two that import psycopg for the first
+# time at the same moment break each other's import.
+import psycopg  # noqa: F401
+
 from leadml_pipelines.assets.features import ENTITY
 from leadml_pipelines.automation.jobs import publish_features, publish_models
 from leadml_pipelines.learning.specs import SPECS
@@ -19,11 +23,29 @@ from leadml_pipelines.resources.connections import (
 )
 from leadml_pipelines.times import utc_now
 
+PATIENCE_SECONDS = 60
+"""How long a failed publication is left alone before it is tried again."""
 
-def _run_key(wanted: str) -> str:
-    """One request per wanted state and quarter of an hour: retried if it failed, never piled up."""
-    now = utc_now()
-    return f"{wanted}@{now:%Y%m%dT%H}{now.minute // 15}"
+_UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def _request(context: dg.SensorEvaluationContext, job: str) -> dg.RunRequest | dg.SkipReason:
+    """Ask for a publication, unless one is under way or has just failed."""
+    newest = context.instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
+    if newest:
+        run, ended = newest[0].dagster_run, newest[0].end_time
+        if run.status in _UNDER_WAY:
+            return dg.SkipReason(f"run {run.run_id} is publishing")
+        failed = run.status == dg.DagsterRunStatus.FAILURE
+        if failed and ended is not None and utc_now().timestamp() - ended < PATIENCE_SECONDS:
+            return dg.SkipReason(f"run {run.run_id} failed a moment ago; trying again soon")
+    return dg.RunRequest()
 
 
 @dg.sensor(
@@ -33,7 +55,7 @@ def _run_key(wanted: str) -> str:
     description="Publishes the newest checked feature snapshot when Redis does not have it.",
 )
 def checked_snapshot_sensor(
-    postgres: PostgresResource, redis: RedisResource
+    context: dg.SensorEvaluationContext, postgres: PostgresResource, redis: RedisResource
 ) -> dg.RunRequest | dg.SkipReason:
     """Request a publication when the newest checked snapshot is newer than the one in Redis."""
     from leadml_pipelines.features.snapshots import latest_checked
@@ -44,7 +66,7 @@ def checked_snapshot_sensor(
     online = redis.store().snapshot_as_of(ENTITY)
     if online is not None and online >= checked.as_of:
         return dg.SkipReason(f"Redis has the snapshot of {online.isoformat()}")
-    return dg.RunRequest(run_key=_run_key(checked.snapshot_id))
+    return _request(context, publish_features.name)
 
 
 @dg.sensor(
@@ -54,22 +76,20 @@ def checked_snapshot_sensor(
     description="Publishes the promoted models when Redis points to others.",
 )
 def promoted_model_sensor(
-    postgres: PostgresResource, redis: RedisResource, settings: SettingsResource
+    context: dg.SensorEvaluationContext,
+    postgres: PostgresResource,
+    redis: RedisResource,
+    settings: SettingsResource,
 ) -> dg.RunRequest | dg.SkipReason:
     """Request a publication when a champion is not the model that Redis points to."""
     models = registry(postgres, settings)
     store = redis.store()
-    waiting = []
     for name in SPECS:
         champion = models.champion(name)
-        if champion is None:
-            continue
         pointer = store.model_pointer(name, "champion")
-        if pointer is None or pointer["model_id"] != champion.model_id:
-            waiting.append(champion.model_id)
-    if not waiting:
-        return dg.SkipReason("Redis points to every champion")
-    return dg.RunRequest(run_key=_run_key("+".join(waiting)))
+        if champion and (pointer is None or pointer["model_id"] != champion.model_id):
+            return _request(context, publish_models.name)
+    return dg.SkipReason("Redis points to every champion")
 
 
 SENSORS = [checked_snapshot_sensor, promoted_model_sensor]

@@ -12,13 +12,10 @@ from psycopg.types.json import Jsonb
 
 from leadml_pipelines.errors import UserError
 from leadml_pipelines.postgres import connect
-from leadml_pipelines.settings import SETTINGS_FILE
 from leadml_pipelines.times import utc_now
 
 Progress = Callable[[int, int | None, str], None]
 """Called with rows done, rows in all (None while unknown), and what is being loaded."""
-
-_WRITTEN_BY_DEMO = "# Written by `leadml demo`; yours to change.\n"
 
 
 class DatasetConflictError(UserError):
@@ -77,16 +74,6 @@ class Files:
         from leadml_pipelines.sources.importer import import_files
 
         import_files(url, Path(self.mapping), Path(self.data), progress=progress)
-
-    def write_settings(self, home: Path) -> None:
-        """Keep the mapping's settings in the home folder, unless the user wrote some there."""
-        from leadml_pipelines.sources.mapping import load_mapping
-
-        wanted = load_mapping(Path(self.mapping)).settings_toml()
-        path = home / SETTINGS_FILE
-        if path.exists() and not path.read_text(encoding="utf-8").startswith(_WRITTEN_BY_DEMO):
-            return
-        path.write_text(_WRITTEN_BY_DEMO + wanted, encoding="utf-8")
 
 
 Dataset = Synthetic | Files

@@ -10,6 +10,9 @@ from leadml_pipelines.errors import UserError
 
 if TYPE_CHECKING:
     import dagster as dg
+    from dagster_shared.error import SerializableErrorInfo
+
+_INTERRUPTIONS = {"DagsterExecutionInterruptedError", "KeyboardInterrupt"}
 
 Steps = Callable[[int, int | None, str], None]
 """Called with steps done, steps in all, and the step that runs now."""
@@ -58,16 +61,23 @@ def materialize_everything(progress: Steps) -> None:
             )
         finally:
             instance.end_watch_event_logs(run_id, follow)
-    if not result.success:
-        raise MaterializationError(_reasons(result))
+    if result.success:
+        return
+    errors = _root_errors(result)
+    if any(error.cls_name in _INTERRUPTIONS for error in errors.values()):
+        # Dagster turns Ctrl-C into the failure of a step.
+        raise KeyboardInterrupt
+    lines = [f"{step}: {error.message.strip()}" for step, error in errors.items()]
+    raise MaterializationError("\n".join(lines) or "the run failed before its first step")
 
 
-def _reasons(result: dg.ExecuteInProcessResult) -> str:
-    lines = []
+def _root_errors(result: dg.ExecuteInProcessResult) -> dict[str, SerializableErrorInfo]:
+    """The innermost error of each step that failed."""
+    errors = {}
     for event in result.all_events:
         if event.is_step_failure and event.step_failure_data.error is not None:
             error = event.step_failure_data.error
             while error.cause is not None:
                 error = error.cause
-            lines.append(f"{event.step_key}: {error.message.strip()}")
-    return "\n".join(lines) or "the run failed before its first step"
+            errors[event.step_key or ""] = error
+    return errors

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -18,10 +18,8 @@ from leadml_pipelines.demo.bars import bar, bars
 from leadml_pipelines.demo.client import ask
 from leadml_pipelines.demo.dataset import Dataset, Files, claim
 from leadml_pipelines.demo.materialize import materialize_everything
+from leadml_pipelines.deployment import Deployment, keep_settings
 from leadml_pipelines.settings import Settings
-
-if TYPE_CHECKING:
-    from leadml_pipelines.deployment import Deployment
 
 LEADS_TO_ASK = 100
 
@@ -56,15 +54,17 @@ class Summary:
 
 
 def run_demo(deployment: Deployment, dataset: Dataset, console: Console) -> Summary:
-    """Do the main job in a deployment whose services run, and say what was done.
+    """Do the main job in a deployment, and say what was done.
 
     Args:
-        deployment: running services; its environment is already that of this process.
+        deployment: where; its servers are started if they do not run.
         dataset: what to load.
         console: where the progress bars go.
     """
     summary = Summary()
     with bars(console) as progress:
+        with _step(summary, "services"), bar(progress, "Starting PostgreSQL, Redis and the graph"):
+            deployment.start_services()
         with _step(summary, "load"):
             _load(dataset, progress)
         with _step(summary, "materialize"), bar(progress, "Materializing assets") as report:
@@ -90,7 +90,7 @@ def _load(dataset: Dataset, progress: Progress) -> None:
     url = settings.require_postgres()
     claimed = claim(url, dataset)
     if isinstance(claimed, Files):
-        claimed.write_settings(settings.root)
+        keep_settings(Path(claimed.mapping), settings.root)
     with bar(progress, "Loading data") as report:
         claimed.load(url, report)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -8,8 +10,8 @@ from pathlib import Path
 import dagster as dg
 import pandas as pd
 import pytest
+import redis
 
-from leadml_pipelines.automation import sensors
 from leadml_pipelines.automation.sensors import checked_snapshot_sensor, promoted_model_sensor
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.learning.registry import Registry
@@ -43,18 +45,22 @@ def store(redis_url: str) -> Iterator[OnlineStore]:
 
 
 def tick(
-    sensor: dg.SensorDefinition, postgres_url: str, redis_url: str
-) -> tuple[list[str], str | None]:
-    """Evaluate a sensor once: the run keys that it requests, or why it does not."""
+    sensor: dg.SensorDefinition,
+    postgres_url: str,
+    redis_url: str,
+    instance: dg.DagsterInstance | None = None,
+) -> tuple[int, str | None]:
+    """Evaluate a sensor once: how many runs it requests, or why none."""
     resources: dict[str, object] = {
         "postgres": PostgresResource(url=postgres_url),
         "redis": RedisResource(url=redis_url),
     }
     if sensor.name == promoted_model_sensor.name:
         resources["settings"] = SettingsResource()
-    context = dg.build_sensor_context(resources=resources)
-    result = sensor.evaluate_tick(context)
-    return [str(r.run_key) for r in result.run_requests or []], result.skip_message
+    with instance or dg.DagsterInstance.ephemeral() as used:
+        context = dg.build_sensor_context(resources=resources, instance=used)
+        result = sensor.evaluate_tick(context)
+    return len(result.run_requests or []), result.skip_message
 
 
 def add_snapshot(url: str, as_of: datetime, *, checked: bool) -> None:
@@ -80,7 +86,7 @@ def publish(store: OnlineStore, as_of: datetime) -> None:
 def test_an_unchecked_snapshot_is_not_published(postgres_url: str, redis_url: str) -> None:
     add_snapshot(postgres_url, AS_OF, checked=False)
     requested, why = tick(checked_snapshot_sensor, postgres_url, redis_url)
-    assert requested == []
+    assert requested == 0
     assert why == "no feature snapshot has passed its check yet"
 
 
@@ -89,8 +95,7 @@ def test_a_checked_snapshot_that_redis_lacks_is_published(
 ) -> None:
     add_snapshot(postgres_url, AS_OF, checked=True)
     requested, _ = tick(checked_snapshot_sensor, postgres_url, redis_url)
-    assert len(requested) == 1
-    assert requested[0].startswith("lead-20260301@")
+    assert requested == 1
 
 
 def test_a_snapshot_that_redis_has_is_not_published_again(
@@ -98,7 +103,7 @@ def test_a_snapshot_that_redis_has_is_not_published_again(
 ) -> None:
     add_snapshot(postgres_url, AS_OF, checked=True)
     publish(store, AS_OF)
-    assert tick(checked_snapshot_sensor, postgres_url, redis_url)[0] == []
+    assert tick(checked_snapshot_sensor, postgres_url, redis_url)[0] == 0
 
 
 def test_a_newer_checked_snapshot_replaces_the_one_in_redis(
@@ -106,29 +111,42 @@ def test_a_newer_checked_snapshot_replaces_the_one_in_redis(
 ) -> None:
     publish(store, AS_OF)
     add_snapshot(postgres_url, AS_OF + timedelta(days=1), checked=True)
-    assert len(tick(checked_snapshot_sensor, postgres_url, redis_url)[0]) == 1
+    assert tick(checked_snapshot_sensor, postgres_url, redis_url)[0] == 1
 
 
-def test_two_ticks_for_one_state_ask_for_the_same_run(
-    postgres_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
+def test_a_publication_that_is_under_way_is_not_asked_for_again(
+    postgres_url: str, redis_url: str, status: dg.DagsterRunStatus
 ) -> None:
     add_snapshot(postgres_url, AS_OF, checked=True)
-    monkeypatch.setattr(sensors, "utc_now", lambda: datetime(2026, 3, 2, 10, 20, tzinfo=UTC))
-    first, _ = tick(checked_snapshot_sensor, postgres_url, redis_url)
-    monkeypatch.setattr(sensors, "utc_now", lambda: datetime(2026, 3, 2, 10, 29, tzinfo=UTC))
-    second, _ = tick(checked_snapshot_sensor, postgres_url, redis_url)
-    assert first == second == ["lead-20260301@20260302T101"]
+    with dg.instance_for_test() as instance:
+        instance.add_run(dg.DagsterRun(job_name="publish_features", status=status))
+        requested, why = tick(checked_snapshot_sensor, postgres_url, redis_url, instance)
+    assert not requested
+    assert why is not None
+    assert why.endswith("is publishing")
 
 
-def test_a_publication_that_failed_is_asked_for_again_after_a_while(
-    postgres_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+def test_an_emptied_redis_is_filled_again_at_once(
+    postgres_url: str, redis_url: str, store: OnlineStore
 ) -> None:
     add_snapshot(postgres_url, AS_OF, checked=True)
-    monkeypatch.setattr(sensors, "utc_now", lambda: datetime(2026, 3, 2, 10, 20, tzinfo=UTC))
-    first, _ = tick(checked_snapshot_sensor, postgres_url, redis_url)
-    monkeypatch.setattr(sensors, "utc_now", lambda: datetime(2026, 3, 2, 10, 31, tzinfo=UTC))
-    second, _ = tick(checked_snapshot_sensor, postgres_url, redis_url)
-    assert first != second
+    publish(store, AS_OF)
+    with dg.instance_for_test() as instance:
+        done = dg.DagsterRun(job_name="publish_features", status=dg.DagsterRunStatus.SUCCESS)
+        instance.add_run(done)
+        assert not tick(checked_snapshot_sensor, postgres_url, redis_url, instance)[0]
+        with redis.Redis.from_url(redis_url) as client:
+            client.flushdb()
+        assert tick(checked_snapshot_sensor, postgres_url, redis_url, instance)[0]
+
+
+def test_psycopg_is_imported_before_dagster_evaluates_sensors_in_threads() -> None:
+    code = "import sys, leadml_pipelines.definitions; print('psycopg' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "True"
 
 
 @pytest.fixture
@@ -150,7 +168,7 @@ def test_a_candidate_that_the_gate_rejected_is_never_published(
 ) -> None:
     hopeless = replace(churn, spec=replace(churn.spec, floor=1.0))
     assert models.register(hopeless).status == "rejected"
-    assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == []
+    assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 0
 
 
 def test_a_promoted_model_is_published_once(
@@ -158,17 +176,17 @@ def test_a_promoted_model_is_published_once(
 ) -> None:
     champion = models.promote(models.register(churn).model_id, by="test")
     requested, _ = tick(promoted_model_sensor, postgres_url, redis_url)
-    assert [key.split("@")[0] for key in requested] == [champion.model_id]
+    assert requested == 1
     publish_model(store, champion)
-    assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == []
+    assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 0
 
 
 def test_a_roll_back_is_published_like_a_promotion(
     postgres_url: str, redis_url: str, store: OnlineStore, models: Registry, churn: TrainedModel
 ) -> None:
-    first = models.promote(models.register(churn).model_id, by="test")
+    models.promote(models.register(churn).model_id, by="test")
     second = models.promote(models.register(churn).model_id, by="test")
     publish_model(store, second)
     models.rollback("churn", by="test")
     requested, _ = tick(promoted_model_sensor, postgres_url, redis_url)
-    assert [key.split("@")[0] for key in requested] == [first.model_id]
+    assert requested == 1

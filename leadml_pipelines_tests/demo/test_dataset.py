@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from leadml_pipelines.demo.dataset import DatasetConflictError, Files, Synthetic, claim
+from leadml_pipelines.demo.dataset import (
+    DatasetConflictError,
+    Files,
+    Synthetic,
+    claim,
+)
+from leadml_pipelines.deployment import keep_settings
 from leadml_pipelines.postgres import connect
 
 
@@ -45,12 +51,12 @@ def test_leads_that_no_demo_loaded_are_left_alone(postgres_url: str) -> None:
 
 def test_the_settings_of_a_mapping_are_kept_in_the_home(tmp_path: Path) -> None:
     mapping = Path(__file__).parents[2] / "examples" / "bpi2012" / "mapping.toml"
-    Files(str(mapping), "/data").write_settings(tmp_path)
+    keep_settings(mapping, tmp_path)
     assert 'clock = "data"' in (tmp_path / "leadml.toml").read_text(encoding="utf-8")
 
 
 def test_settings_that_the_user_wrote_are_left_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "leadml.toml").write_text("seed = 3\n", encoding="utf-8")
     mapping = Path(__file__).parents[2] / "examples" / "bpi2012" / "mapping.toml"
-    Files(str(mapping), "/data").write_settings(tmp_path)
+    keep_settings(mapping, tmp_path)
     assert (tmp_path / "leadml.toml").read_text(encoding="utf-8") == "seed = 3\n"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,16 +74,31 @@ def test_other_leads_in_the_same_home_are_refused_with_a_way_out(demo: Demo) -> 
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("seconds", [1.5, 7.0, 16.0])
-def test_ctrl_c_leaves_no_process_and_the_next_demo_works(tmp_path: Path, seconds: float) -> None:
+def _servers_start(home: Path) -> bool:
+    return (home / "state.json").exists()
+
+
+def _assets_materialize(home: Path) -> bool:
+    return any((home / "extracts").glob("*/manifest.json"))
+
+
+@pytest.mark.parametrize("sign", [_servers_start, _assets_materialize])
+def test_ctrl_c_leaves_no_process_and_the_next_demo_works(
+    tmp_path: Path, sign: Callable[[Path], bool]
+) -> None:
     home = tmp_path / "home"
-    running = start("demo", "--home", home, "--leads", 300)
-    time.sleep(seconds)
+    running = start("demo", "--home", home, "--leads", 500)
+    deadline = time.monotonic() + 120
+    while not sign(home):
+        assert running.poll() is None, running.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)
     running.send_signal(signal.SIGINT)
     output, _ = running.communicate(timeout=60)
     assert running.returncode == 130, output
+    assert "interrupted" in output
     assert processes_of(home) == []
-    if seconds == 7.0:
-        again = leadml("demo", "--home", home, "--leads", 300)
+    if sign is _assets_materialize:
+        again = leadml("demo", "--home", home, "--leads", 500)
         assert again.returncode == 0, again.stdout + again.stderr
-    leadml("down", "--home", home)
