@@ -7,6 +7,7 @@ the process's identity, so that a later command finds it and a recycled pid is n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -27,6 +28,7 @@ from leadml_pipelines.services.errors import (
 from leadml_pipelines.services.home import Home
 from leadml_pipelines.services.identity import process_identity
 from leadml_pipelines.services.records import Launch, ProcessRecord
+from leadml_pipelines.services.signals import uninterrupted
 from leadml_pipelines.times import utc_now
 
 _LOG_TAIL_LINES = 20
@@ -68,15 +70,16 @@ class ProcessSupervisor:
                 return known
             self._forget_ended(name)
             offset = _log_size(self.home.log(name))
-            record = self._launch(name, launch)
-            self.started.append(name)
             try:
+                self.started.append(name)
+                record = self._launch(name, launch)
                 feed(record, launch.stdin)
                 _wait_until_ready(record, launch, offset, cancelled)
             except BaseException:
                 # Also on Ctrl-C: nothing half started may stay behind.
-                self._end(record)
-                self.started.remove(name)
+                with uninterrupted():
+                    self._forget_ended(name)
+                    self._drop(name)
                 raise
             return record
 
@@ -111,7 +114,8 @@ class ProcessSupervisor:
             feed(record, launch.stdin)
             status = _wait_for_status(record, launch.timeout, cancelled)
         finally:
-            self._end(record)
+            with uninterrupted():
+                self._end(record)
         if status != 0:
             raise ServiceError(
                 f"{Path(launch.argv[0]).name} ended with status {status}"
@@ -122,17 +126,16 @@ class ProcessSupervisor:
         """Stop a process and everything it started; return whether it was running."""
         with self.home.lock(name):
             record = self.record(name)
-            if record is None:
-                return False
-            was_alive = record.alive
-            self._end(record)
+            was_alive = record is not None and record.alive
+            if record is not None:
+                self._end(record)
+            self._drop(name)
             return was_alive
 
     def stop_started(self) -> None:
         """Stop what this object started, the latest first."""
-        while self.started:
-            self.stop(self.started[-1])
-            self.started.pop()
+        for name in self.started[::-1]:
+            self.stop(name)
 
     def stop_all(self) -> list[str]:
         """Stop every process of the home, the latest first, and return the names of those."""
@@ -167,9 +170,10 @@ class ProcessSupervisor:
             try:
                 return future.result()
             except BaseException:
-                wait([future])
-                if future.exception() is None:
-                    self._end(future.result())
+                with uninterrupted():
+                    wait([future])
+                    if future.exception() is None:
+                        self._end(future.result())
                 raise
 
     def _launch_in_thread(self, name: str, launch: Launch) -> ProcessRecord:
@@ -201,10 +205,14 @@ class ProcessSupervisor:
         return record
 
     def _forget_ended(self, name: str) -> None:
-        """End what is left of a process of this name whose starter or itself was killed."""
+        """End and forget what is left of a process of this name."""
         known = self.record(name)
         if known is not None:
             self._end(known)
+
+    def _drop(self, name: str) -> None:
+        with contextlib.suppress(ValueError):  # Its starter may have dropped it already.
+            self.started.remove(name)
 
     def _end(self, record: ProcessRecord) -> None:
         end_tree(record)

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from leadml_pipelines.services.processes import ProcessSupervisor
 from leadml_pipelines.services.records import ProcessRecord
 from leadml_pipelines.services.redis_server import RedisService
 from leadml_pipelines.services.service import Service, end_unrecorded
+from leadml_pipelines.services.signals import uninterrupted
 
 SERVICES: tuple[Service, ...] = (PostgresService(), RedisService(), GraphService())
 
@@ -102,9 +103,9 @@ class ServiceStack:
             if "postgres" in external:
                 make_dagster_database(self.home, external["postgres"])
         except BaseException:
-            for name in [n for n in reversed(self.supervisor.started) if n not in before]:
-                self.supervisor.stop(name)
-                self.supervisor.started.remove(name)
+            with uninterrupted():
+                for name in [n for n in reversed(self.supervisor.started) if n not in before]:
+                    self.supervisor.stop(name)
             raise
 
     def environment(self) -> dict[str, str]:
@@ -163,25 +164,25 @@ class ServiceStack:
     def _start_together(
         self, services: list[Service], cancelled: threading.Event, tell: Progress
     ) -> None:
-        with ThreadPoolExecutor(len(services), "leadml-service") as pool:
-            futures: list[Future[list[str]]] = []
-            try:
-                futures = [pool.submit(self._start_one, service, cancelled) for service in services]
-                failure: BaseException | None = None
-                for future in as_completed(futures):
-                    error = future.exception()
-                    if error is None:
-                        for line in future.result():
-                            tell(line)
-                    elif failure is None or isinstance(failure, StartCancelledError):
-                        failure = error
-                        cancelled.set()
-                if failure is not None:
-                    raise failure
-            except BaseException:
-                # Ctrl-C reaches only this thread; the pool waits for the others to give up.
+        pool = ThreadPoolExecutor(len(services), "leadml-service")
+        try:
+            futures = [pool.submit(self._start_one, service, cancelled) for service in services]
+            failure: BaseException | None = None
+            for future in as_completed(futures):
+                error = future.exception()
+                if error is None:
+                    for line in future.result():
+                        tell(line)
+                elif failure is None or isinstance(failure, StartCancelledError):
+                    failure = error
+                    cancelled.set()
+            if failure is not None:
+                raise failure
+        finally:
+            # Ctrl-C reaches only this thread; it must not leave before the others have given up.
+            with uninterrupted():
                 cancelled.set()
-                raise
+                pool.shutdown()
 
     def _start_one(self, service: Service, cancelled: threading.Event) -> list[str]:
         begin = time.monotonic()
@@ -200,7 +201,6 @@ class ServiceStack:
                 service.finish(self.home, port)
             except BaseException:
                 self.supervisor.stop(service.name)
-                self.supervisor.started.remove(service.name)
                 raise
         return [*notes, f"{service.title} is ready after {time.monotonic() - begin:.1f} s."]
 

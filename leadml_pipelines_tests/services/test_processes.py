@@ -21,7 +21,7 @@ from leadml_pipelines.services.errors import (
 )
 from leadml_pipelines.services.home import Home
 from leadml_pipelines.services.processes import ProcessSupervisor, http_ready
-from leadml_pipelines.services.records import Launch
+from leadml_pipelines.services.records import Launch, ProcessRecord
 
 # Says in a file that it is there, with a child of its own in the same session and, on request, one
 # in a session of its own.
@@ -59,6 +59,33 @@ def wait_for(condition: Any) -> None:
 
 def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_process_that_was_stopped_counts_as_started_no_more(
+    supervisor: ProcessSupervisor,
+) -> None:
+    supervisor.start("a", sleep())
+    supervisor.start("b", sleep())
+    supervisor.stop("a")
+    assert supervisor.started == ["b"]
+
+
+def test_an_interruption_right_after_the_launch_leaves_nothing_behind(
+    supervisor: ProcessSupervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = []
+    launch = ProcessSupervisor._launch
+
+    def interrupted(self: ProcessSupervisor, name: str, how: Launch) -> ProcessRecord:
+        launched.append(launch(self, name, how))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProcessSupervisor, "_launch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.start("a", sleep())
+    assert gone(launched[0].pid)
+    assert supervisor.started == []
+    assert supervisor.records() == {}
 
 
 def test_a_start_returns_once_the_process_is_ready(

@@ -197,6 +197,21 @@ def test_after_an_interruption_while_the_data_folder_is_made_the_next_start_work
     assert processes_of(home) == []
 
 
+def test_impatient_interruptions_leave_nothing_behind(stack: ServiceStack, home: Path) -> None:
+    command = [sys.executable, "-c", START, str(home)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as starter:
+        while "postgres-initdb" not in stack.supervisor.records():
+            assert starter.poll() is None
+            time.sleep(0.005)
+        for _ in range(5):
+            starter.send_signal(signal.SIGINT)
+            time.sleep(0.005)
+        _, errors = starter.communicate(timeout=20)
+    assert b"ValueError" not in errors
+    assert processes_of(home) == []
+    assert stack.supervisor.records() == {}
+
+
 def test_a_failure_of_one_server_stops_the_others(
     stack: ServiceStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
