@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import psycopg
@@ -20,23 +22,24 @@ _TIMEOUT = 10
 def external_settings(home: Home) -> dict[str, dict[str, str]]:
     """By name of the service, the settings of each that the environment or leadml.toml names.
 
-    What `leadml env` printed for the embedded services of this very home does not count: in a
-    shell that evaluated it, `up`, `down` and `status` shall go on as before.
+    What `leadml env` printed for the embedded services of a home does not count: in a shell that
+    evaluated it, `up`, `down` and `status` shall go on as before, and with `--home` they are about
+    the other home's own servers.
     """
     settings = Settings(home=home.path)
-    own = home.secrets()
+    printed = _printed_passwords(home)
     named: dict[str, dict[str, str]] = {}
     if settings.postgres_url is not None:
         url = settings.require_postgres()
-        if not _has_password(url, own.get("postgres")):
+        if not _has_password(url, printed["postgres"]):
             named["postgres"] = {"LEADML_POSTGRES_URL": url}
     if settings.redis_url is not None:
         url = settings.require_redis()
-        if not _has_password(url, own.get("redis")):
+        if not _has_password(url, printed["redis"]):
             named["redis"] = {"LEADML_REDIS_URL": url}
     if settings.neo4j_uri is not None:
         uri, user, password, database = settings.require_neo4j()
-        if password != own.get("graph"):
+        if password not in printed["graph"]:
             named["graph"] = {
                 "LEADML_NEO4J_URI": uri,
                 "LEADML_NEO4J_USER": user,
@@ -75,7 +78,7 @@ def dagster_url(home: Home, settings: dict[str, str], *, external: bool) -> str 
         external: Whether that is a server named by the settings.
     """
     given = os.environ.get(DAGSTER_VARIABLE)
-    if given and not _has_password(given, home.secrets().get("postgres")):
+    if given and not _has_password(given, _printed_passwords(home)["postgres"]):
         return given
     url = settings.get("LEADML_POSTGRES_URL")
     if url is None:
@@ -155,9 +158,23 @@ def _ask_graph(settings: dict[str, str]) -> str | None:
     return None
 
 
-def _has_password(url: str, password: str | None) -> bool:
+def _printed_passwords(home: Home) -> dict[str, set[str]]:
+    """By service, the generated passwords of this home and of the one `LEADML_HOME` names."""
+    known = [home.secrets()]
+    named = os.environ.get("LEADML_HOME")
+    if named:
+        # One that can't be read was not ours to print either.
+        with contextlib.suppress(ServiceError):
+            known.append(Home(Path(named)).secrets())
+    return {
+        name: {passwords[name] for passwords in known if name in passwords}
+        for name in ("postgres", "redis", "graph")
+    }
+
+
+def _has_password(url: str, passwords: set[str]) -> bool:
     given = urlsplit(url).password
-    return given is not None and unquote(given) == password
+    return given is not None and unquote(given) in passwords
 
 
 def _database(url: str) -> str:
