@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import psycopg
 from psycopg import sql
 
 from leadml_pipelines.features.frames import features_of, to_pandas
@@ -28,7 +29,7 @@ from leadml_pipelines.features.snapshot_tables import (
     qualified,
     table_of,
 )
-from leadml_pipelines.features.view import FeatureView
+from leadml_pipelines.features.view import Feature, FeatureView
 from leadml_pipelines.postgres import arrow_connection, connect
 from leadml_pipelines.times import require_utc, require_utc_column, utc_now
 
@@ -42,10 +43,13 @@ __all__ = [
     "NoSnapshotError",
     "Snapshot",
     "SnapshotInfo",
+    "SnapshotQuery",
     "SnapshotReport",
     "check_snapshot",
     "latest_checked",
+    "newest_checked",
     "prune",
+    "query_of",
     "read_latest",
     "read_snapshot",
     "snapshot_id",
@@ -55,6 +59,14 @@ __all__ = [
 
 class NoSnapshotError(LookupError):
     """There is no checked snapshot of an entity type yet."""
+
+    @classmethod
+    def of(cls, entity: str) -> NoSnapshotError:
+        """The error for an entity type."""
+        return cls(
+            f"no snapshot of {entity} features has passed its check yet; "
+            "materialize feature_snapshot first"
+        )
 
 
 @dataclass(frozen=True)
@@ -139,12 +151,7 @@ def _arrow(view: FeatureView, frame: pd.DataFrame, as_of: datetime) -> pa.Table:
         raise ValueError(f"the frame of view {view.name} holds rows of another time than {as_of}")
     if frame["entity_id"].duplicated().any() or frame["entity_id"].isna().any():
         raise ValueError(f"the frame of view {view.name} must have every entity once")
-    types = {
-        "double": pa.float64(),
-        "integer": pa.int64(),
-        "boolean": pa.bool_(),
-        "category": pa.string(),
-    }
+    types = _arrow_types()
     time = pa.timestamp("us", "UTC")
     rows = len(frame)
     return pa.table(
@@ -160,14 +167,30 @@ def _arrow(view: FeatureView, frame: pd.DataFrame, as_of: datetime) -> pa.Table:
     )
 
 
+def _arrow_types() -> dict[str, pa.DataType]:
+    import pyarrow as pa
+
+    return {
+        "double": pa.float64(),
+        "integer": pa.int64(),
+        "boolean": pa.bool_(),
+        "category": pa.string(),
+    }
+
+
 def latest_checked(url: str, entity: str) -> SnapshotInfo | None:
     """The newest checked snapshot of an entity type, or None."""
     with connect(url) as connection:
-        row = connection.execute(
-            "SELECT snapshot_id, entity, as_of, rows, checked_at FROM leadml.feature_snapshots "
-            "WHERE entity = %s AND checked_at IS NOT NULL ORDER BY as_of DESC LIMIT 1",
-            (entity,),
-        ).fetchone()
+        return newest_checked(connection, entity)
+
+
+def newest_checked(connection: psycopg.Connection[Any], entity: str) -> SnapshotInfo | None:
+    """As `latest_checked`, over an open connection."""
+    row = connection.execute(
+        "SELECT snapshot_id, entity, as_of, rows, checked_at FROM leadml.feature_snapshots "
+        "WHERE entity = %s AND checked_at IS NOT NULL ORDER BY as_of DESC LIMIT 1",
+        (entity,),
+    ).fetchone()
     return None if row is None else SnapshotInfo(*row)
 
 
@@ -257,10 +280,66 @@ def read_latest(
 
     newest = latest_checked(url, entity)
     if newest is None:
-        raise NoSnapshotError(
-            f"no snapshot of {entity} features has passed its check yet; "
-            "materialize feature_snapshot first"
-        )
+        raise NoSnapshotError.of(entity)
     views = (built_in() if catalogue is None else catalogue).views(entity)
     frame = read_snapshot(url, views, newest.as_of, entity_ids)
     return Snapshot(newest.snapshot_id, entity, newest.as_of, frame)
+
+
+@dataclass(frozen=True)
+class SnapshotQuery:
+    """How to read some entities of one snapshot over an open connection, again and again.
+
+    Attributes:
+        info: The snapshot.
+        features: Its features, in order.
+        text: The statement; `$1` is the moment and `$2` the ids.
+    """
+
+    info: SnapshotInfo
+    features: Sequence[Feature]
+    text: str
+
+    def read(self, connection: psycopg.Connection[Any], entity_ids: Sequence[str]) -> Snapshot:
+        """The values of entities; unknown ones have no row.
+
+        Cheaper than `read_latest` for up to some thousand ids: the statement is prepared once per
+        connection, and no connection is opened.
+        """
+        import pyarrow as pa
+
+        with psycopg.RawCursor(connection) as cursor:
+            cursor.execute(self.text, (self.info.as_of, list(entity_ids)), prepare=True)
+            rows = cursor.fetchall()
+        columns = list(zip(*rows, strict=True)) or [()] * (len(self.features) + 2)
+        types = _arrow_types()
+        table = pa.table(
+            {
+                "entity_id": pa.array(columns[0], pa.string()),
+                "as_of": pa.array(columns[1], pa.timestamp("us", "UTC")),
+                **{
+                    feature.name: pa.array(column, types[feature.type])
+                    for feature, column in zip(self.features, columns[2:], strict=True)
+                },
+            }
+        )
+        frame = to_pandas(table, self.features)
+        return Snapshot(self.info.snapshot_id, self.info.entity, self.info.as_of, frame)
+
+
+def query_of(
+    connection: psycopg.Connection[Any], info: SnapshotInfo, *, catalogue: Catalogue | None = None
+) -> SnapshotQuery:
+    """The query for entities of a snapshot, good for as long as the snapshot is what it is.
+
+    Args:
+        connection: Any open connection.
+        info: The snapshot.
+        catalogue: The built-in one by default.
+    """
+    from leadml_pipelines.features.catalogue import catalogue as built_in
+
+    views = (built_in() if catalogue is None else catalogue).views(info.entity)
+    columns = {view.name: set(existing_columns(connection, view)) for view in views}
+    text = _select(views, columns, some=True).as_string(connection)
+    return SnapshotQuery(info, features_of(views), text)

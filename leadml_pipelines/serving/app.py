@@ -12,9 +12,10 @@ from fastapi import FastAPI
 
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving.errors import add_error_handlers
+from leadml_pipelines.serving.lookup import SnapshotReader, import_ahead
 from leadml_pipelines.serving.metrics import Metrics, MetricsMiddleware
 from leadml_pipelines.serving.models import ModelShelf, Pointers
-from leadml_pipelines.serving.reader import REDIS_TIMEOUT, FeatureReader, snapshot_lookup
+from leadml_pipelines.serving.reader import REDIS_TIMEOUT, FeatureReader
 from leadml_pipelines.serving.routes import Parts, add_routes
 from leadml_pipelines.serving.security import ApiKeyMiddleware, key_digests
 from leadml_pipelines.settings import Settings
@@ -45,13 +46,14 @@ def create_app(settings: Settings) -> FastAPI:
         timeout_seconds=REDIS_TIMEOUT,
     )
     measured = Metrics()
-    reader = FeatureReader(store, snapshot_lookup(postgres_url), measured, settings.clock)
-    shelf = ModelShelf(store, _champions(settings, postgres_url), measured, _settle_memory)
+    snapshots = SnapshotReader(postgres_url)
+    reader = FeatureReader(store, snapshots, measured, settings.clock)
+    shelf = ModelShelf(store, _champions(settings, postgres_url), measured, _settle)
     app = FastAPI(
         title="LeadML",
         description="Features and predictions for insurance lead generation.",
         version=metadata.version("leadml"),
-        lifespan=_lifespan(store, shelf),
+        lifespan=_lifespan(store, snapshots, shelf),
         max_body_size=MAX_BODY,
     )
     add_error_handlers(app)
@@ -63,13 +65,14 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _lifespan(
-    store: OnlineStore, shelf: ModelShelf
+    store: OnlineStore, snapshots: SnapshotReader, shelf: ModelShelf
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.get_running_loop().call_later(_AFTER_SOCKET, shelf.start)
         yield
         await asyncio.to_thread(shelf.stop)
+        snapshots.close()
         store.close()
 
     return lifespan
@@ -89,10 +92,11 @@ def _champions(settings: Settings, postgres_url: str) -> Callable[[], Pointers]:
     return read
 
 
-def _settle_memory() -> None:
-    """Keep what was loaded at the start out of every later garbage collection.
+def _settle() -> None:
+    """Import the rest, and keep what was loaded so far out of every later garbage collection.
 
     A full collection otherwise walks all of it, and a request waits meanwhile.
     """
+    import_ahead()
     gc.collect()
     gc.freeze()

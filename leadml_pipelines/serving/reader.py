@@ -10,10 +10,8 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal, Protocol
 
-import psycopg
 import redis
 import structlog
-from psycopg.conninfo import make_conninfo
 
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.online.batch import Batch
@@ -287,21 +285,3 @@ def _unknown_entity(entity_type: str, ids: Sequence[str], why: str) -> ApiError:
     return ApiError(
         HTTPStatus.NOT_FOUND, "unknown_entity", f"{message} ({why})" if why else message
     )
-
-
-def snapshot_lookup(postgres_url: str) -> SnapshotLookup:
-    """Look entities up in the newest checked snapshot; a lost server is noticed in two seconds."""
-    url = make_conninfo(postgres_url, connect_timeout=2)
-
-    def look_up(entity_type: str, ids: list[str]) -> SnapshotLike:
-        from adbc_driver_manager import Error as ArrowError
-
-        from leadml_pipelines.features.snapshots import read_latest
-
-        try:
-            return read_latest(url, entity_type, ids)
-        except (psycopg.Error, ArrowError) as error:
-            # Only the kind: a driver's message may quote the address.
-            raise SnapshotUnavailableError(type(error).__name__) from error
-
-    return look_up
