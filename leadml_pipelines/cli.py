@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -52,6 +53,12 @@ def main() -> None:
             raise
         errors.print("\ninterrupted")
         sys.exit(INTERRUPTED)
+    except ValidationError as error:
+        for problem in error.errors():
+            place = ".".join(str(part) for part in problem["loc"])
+            sentence = escape(f"{error.title}: {place}: {problem['msg']}")
+            errors.print(f"[red]error:[/] {sentence}", highlight=False, soft_wrap=True)
+        sys.exit(1)
     except UserError as error:
         errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
@@ -237,6 +244,12 @@ def replay_quarantine(
         )
     console = _terminal()
     console.print(f"{replayed.admitted:,} rows admitted, {len(replayed.refused):,} refused again")
+    if replayed.imported_events:
+        console.print(
+            f"{replayed.imported_events:,} of them are events of imported files: import the files "
+            "again, so that the policies, closures and assignments that follow from them come too",
+            soft_wrap=True,
+        )
     for number, fault in list(replayed.refused.items())[:20]:
         console.print(f"  {number}: {escape(fault.message)}", highlight=False)
 

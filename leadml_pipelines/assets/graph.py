@@ -42,7 +42,7 @@ def graph_metrics(
     graph: GraphResource,
     settings: SettingsResource,
 ) -> dg.MaterializeResult:
-    """Degree, PageRank and community of every lead and agent, as of each week and as of now."""
+    """Degree, PageRank and community of every lead and agent, as of the beginning of each week."""
     from leadml_pipelines.graph.history import export_graph_metrics, refresh_graph_metrics
     from leadml_pipelines.graph.queries import read_graph
     from leadml_pipelines.sources.extract import latest_extract

@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from leadml_pipelines.errors import UserError
 
-class IntegrityError(RuntimeError):
+
+class IntegrityError(UserError):
     """A model's file is missing or is not what was registered; the message names it."""
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from leadml_pipelines.errors import UserError
 from leadml_pipelines.learning.artifacts import IntegrityError, write_artifact
 from leadml_pipelines.learning.gate import decide
 from leadml_pipelines.learning.model import MANIFEST_FILE, MODEL_FILE, LoadedModel, load_model
@@ -34,7 +35,7 @@ _JSON_FIELDS = (
 )  # fmt: skip
 
 
-class RegistryError(LookupError):
+class RegistryError(UserError, LookupError):
     """A model or an alias that is not there, or may not become what was asked."""
 
 

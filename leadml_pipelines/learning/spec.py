@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from leadml_pipelines.errors import UserError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -37,7 +39,7 @@ _KEYWORDS = {"and", "or", "not", "True", "False", "in"}
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
-class SpecError(ValueError):
+class SpecError(UserError, ValueError):
     """A declaration that contradicts itself; the message names the model and the field."""
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from leadml_pipelines.errors import UserError
 from leadml_pipelines.learning.spec import ModelSpec, duration_text
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ LEAST_OF_A_CLASS = 5
 """Fewest rows of each class on either side, for a classifier."""
 
 
-class TooLittleDataError(ValueError):
+class TooLittleDataError(UserError, ValueError):
     """There is not enough data for the horizon; the message says how much, and the way out."""
 
 

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from leadml_pipelines.errors import UserError
 from leadml_pipelines.settings import ModelOverrides, Settings
 from leadml_pipelines.sources.contract import EVENT_TYPES, TABLES, Table
 
@@ -32,7 +33,7 @@ _LEAD_VALUE = re.compile(r"product_interest|source|state|campaign_id|household_i
 _EVENT_COLUMNS = ("event_type", "channel", "direction")
 
 
-class MappingError(ValueError):
+class MappingError(UserError, ValueError):
     """The mapping, or a file it names, is not as it must be; the text says where and what."""
 
 
