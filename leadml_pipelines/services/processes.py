@@ -132,15 +132,24 @@ class ProcessSupervisor:
             self._drop(name)
             return was_alive
 
-    def stop_started(self) -> None:
-        """Stop what this object started, the latest first."""
-        for name in self.started[::-1]:
-            self.stop(name)
+    def keep(self) -> None:
+        """Let every process of the home run on until `stop_all`."""
+        self._mark("kept", set(self.records()))
+
+    def hand_over(self) -> None:
+        """Leave what this object started to whoever uses the home last."""
+        self._mark("orphaned", set(self.started))
+        self.started.clear()
+
+    def stop_orphaned(self) -> None:
+        """Stop what was handed over and not kept, the latest first."""
+        for record in self._latest_first():
+            if record.orphaned and not record.kept:
+                self.stop(record.name)
 
     def stop_all(self) -> list[str]:
         """Stop every process of the home, the latest first, and return the names of those."""
-        records = sorted(self.records().values(), key=lambda r: r.started_at, reverse=True)
-        stopped = [record.name for record in records if self.stop(record.name)]
+        stopped = [record.name for record in self._latest_first() if self.stop(record.name)]
         self.started.clear()
         return stopped
 
@@ -157,6 +166,17 @@ class ProcessSupervisor:
         """The record of a process that runs."""
         record = self.record(name)
         return record if record is not None and record.alive else None
+
+    def _latest_first(self) -> list[ProcessRecord]:
+        return sorted(self.records().values(), key=lambda r: r.started_at, reverse=True)
+
+    def _mark(self, flag: str, names: set[str]) -> None:
+        def mark(state: dict[str, Any]) -> None:
+            for name, entry in state.get("processes", {}).items():
+                if name in names:
+                    entry[flag] = True
+
+        self.home.update_state(mark)
 
     def _launch(self, name: str, launch: Launch) -> ProcessRecord:
         """Start and record a process.

@@ -24,6 +24,8 @@ class ProcessRecord:
         stop_signal: Number of the signal that asks it to end.
         stop_timeout: Seconds it gets for that before it is killed.
         log: Its log file.
+        kept: Whether it shall run on when the commands that use it have ended.
+        orphaned: Whether its starter has ended and left it to the other users.
     """
 
     name: str
@@ -34,6 +36,8 @@ class ProcessRecord:
     stop_signal: int
     stop_timeout: float
     log: str
+    kept: bool = False
+    orphaned: bool = False
 
     @property
     def alive(self) -> bool:

@@ -28,6 +28,7 @@ from leadml_pipelines.services.records import ProcessRecord
 from leadml_pipelines.services.redis_server import RedisService
 from leadml_pipelines.services.service import Service, end_unrecorded
 from leadml_pipelines.services.signals import uninterrupted
+from leadml_pipelines.services.users import Users
 
 SERVICES: tuple[Service, ...] = (PostgresService(), RedisService(), GraphService())
 
@@ -68,6 +69,7 @@ class ServiceStack:
     def __init__(self, home: Path) -> None:
         self.home = Home(home)
         self.supervisor = ProcessSupervisor(self.home)
+        self._users = Users(self.home)
 
     @property
     def started(self) -> tuple[str, ...]:
@@ -78,6 +80,7 @@ class ServiceStack:
         """Start, at the same time, each service that neither is external nor runs already.
 
         Either all of them answer when this returns, or those that were started are stopped again.
+        From here until `stop`, or the end of this process, no other command's `stop` ends them.
 
         Args:
             progress: Is told when one is ready, and how long it took.
@@ -90,10 +93,10 @@ class ServiceStack:
         wanted = _services(only)
         external = external_settings(self.home)
         cancelled = threading.Event()
-        before = set(self.supervisor.started)
+        used_before, before = self._users.joined, set(self.supervisor.started)
         embedded = [service for service in wanted if service.name not in external]
         try:
-            self.home.create()
+            self._users.join()
             (self.home.path / "dagster").mkdir(mode=0o700, exist_ok=True)
             for service in wanted:
                 if service.name in external:
@@ -104,8 +107,11 @@ class ServiceStack:
                 make_dagster_database(self.home, external["postgres"])
         except BaseException:
             with uninterrupted():
-                for name in [n for n in reversed(self.supervisor.started) if n not in before]:
-                    self.supervisor.stop(name)
+                if used_before:
+                    for name in [n for n in reversed(self.supervisor.started) if n not in before]:
+                        self.supervisor.stop(name)
+                else:
+                    self.stop()
             raise
 
     def environment(self) -> dict[str, str]:
@@ -128,14 +134,31 @@ class ServiceStack:
         return environment
 
     def stop(self) -> None:
-        """Stop exactly what this object started, the latest first."""
-        self.supervisor.stop_started()
+        """Stop what this object started, the latest first, unless other commands use the home.
+
+        The last of them then stops it instead. What was kept runs on in any case.
+        """
+        if not self.started and not self._users.joined:
+            return
+        with uninterrupted():
+            # Before the look at the others: the one that finds itself last must see it.
+            self.supervisor.hand_over()
+            with self._users.leaving() as last:
+                if last:
+                    self.supervisor.stop_orphaned()
+
+    def keep(self) -> None:
+        """Let everything that runs in the home run on until `stop_all`."""
+        self.supervisor.keep()
 
     def stop_all(self) -> list[str]:
         """Stop every process of the home, the latest first; return the names of those that ran."""
         stopped = self.supervisor.stop_all()
         for service in SERVICES:
             end_unrecorded(service, self.home)
+        if self._users.joined:
+            with self._users.leaving():
+                pass
         return stopped
 
     def status(self) -> list[ServiceStatus]:

@@ -142,7 +142,8 @@ def test_only_what_was_started_is_stopped(supervisor: ProcessSupervisor, home: P
     mine = ProcessSupervisor(Home(home))
     mine.start("theirs", sleep())
     record = mine.start("mine", sleep())
-    mine.stop_started()
+    mine.hand_over()
+    mine.stop_orphaned()
     assert theirs.alive
     assert not record.alive
 
