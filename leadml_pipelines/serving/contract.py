@@ -161,6 +161,7 @@ class HealthResponse(BaseModel):
 
     success: Literal[True] = True
     status: Literal["ok", "starting", "degraded", "down"]
+    reason: str | None = Field(description="why the status is not ok; null if it is")
     models: dict[str, ModelHealth]
     services: dict[str, str] = Field(description="redis and postgres: ok, or what is wrong")
     schemas: dict[str, int | None] = Field(description="current schema id by entity type")

@@ -98,8 +98,8 @@ class ModelShelf:
 
     Args:
         store: Where the pointers are.
-        fallback: The champions by the registry, asked only when Redis can't be reached and nothing
-            is loaded yet.
+        fallback: The champions by the registry, asked only when Redis can't be reached or has no
+            pointer, and nothing is loaded yet.
         metrics: Where to count.
         on_first_look: Called once, after the models were loaded for the first time.
         poll_seconds: Seconds between two looks at the pointers.
@@ -145,7 +145,10 @@ class ModelShelf:
         Raises:
             redis.RedisError: Redis can't be reached.
         """
-        for name, pointer in self._store.model_pointers(ROLE).items():
+        pointers = self._store.model_pointers(ROLE)
+        if not pointers:
+            self._look_in_registry()
+        for name, pointer in pointers.items():
             self._take(name, pointer)
 
     def _run(self) -> None:
@@ -155,7 +158,7 @@ class ModelShelf:
             except redis.RedisError as error:
                 self._metrics.failures.labels("redis").inc()
                 log.warning("model_channel_lost", error=type(error).__name__)
-                self._look_without_redis()
+                self._look_in_registry()
             except Exception:
                 # A pointer that nobody foresaw must not end the thread: no model would ever be
                 # exchanged again, and nobody would notice.
@@ -180,8 +183,8 @@ class ModelShelf:
             self.looked.set()
             self._on_first_look()
 
-    def _look_without_redis(self) -> None:
-        if self._states:
+    def _look_in_registry(self) -> None:
+        if any(state.served for state in self._states.values()):
             return
         try:
             for name, pointer in self._fallback().items():

@@ -211,9 +211,11 @@ def _health(parts: Parts) -> dict[str, Any]:
             schemas[entity_type] = pointer.get("schema_id")
             snapshots[entity_type] = pointer.get("as_of")
     models = {name: _model_health(state) for name, state in sorted(parts.shelf.states.items())}
+    status, reason = _status(parts, services, models)
     return {
         "success": True,
-        "status": _status(parts, services, models),
+        "status": status,
+        "reason": reason,
         "models": models,
         "services": services,
         "schemas": schemas,
@@ -221,13 +223,19 @@ def _health(parts: Parts) -> dict[str, Any]:
     }
 
 
-def _status(parts: Parts, services: dict[str, str], models: dict[str, dict[str, Any]]) -> str:
-    if all(state != "ok" for state in services.values()):
-        return "down"
+def _status(
+    parts: Parts, services: dict[str, str], models: dict[str, dict[str, Any]]
+) -> tuple[str, str | None]:
+    """The status, and why it is not `ok`."""
+    reasons = [f"{name} {state}" for name, state in services.items() if state != "ok"]
+    if len(reasons) == len(services):
+        return "down", "; ".join(reasons)
     if not parts.shelf.looked.is_set():
-        return "starting"
-    troubled = any(state != "ok" for state in services.values())
-    return "degraded" if troubled or any(m["error"] for m in models.values()) else "ok"
+        return "starting", "the models are not loaded yet"
+    reasons += [f"model {name}: {m['error']}" for name, m in models.items() if m["error"]]
+    if not any(model["loaded"] for model in models.values()):
+        reasons.append("no model is loaded, so nothing is predicted; train and promote one")
+    return ("degraded", "; ".join(reasons)) if reasons else ("ok", None)
 
 
 def _model_health(state: ModelState) -> dict[str, Any]:

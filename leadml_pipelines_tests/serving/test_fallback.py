@@ -140,21 +140,42 @@ def test_redis_down_unknown_lead_is_still_a_404(offline: World, serving: Serving
     assert response.status_code == 404
 
 
-def test_redis_down_models_come_from_the_registry(
-    offline: World, serving: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _register(world: World, patch: pytest.MonkeyPatch) -> None:
+    """Let the registry know the champion for conversion."""
+
     class Champion:
         def pointer(self) -> dict[str, Any]:
-            return offline.pointers["conversion"]
+            return world.pointers["conversion"]
 
-    monkeypatch.setattr(
+    patch.setattr(
         Registry, "champion", lambda self, name: Champion() if name == "conversion" else None
     )
-    client = serving(offline.settings.model_copy(update={"redis_url": NO_REDIS}))
+
+
+@pytest.mark.parametrize("redis_state", ["down", "emptied"])
+def test_models_come_from_the_registry_when_redis_points_to_none(
+    offline: World, serving: Serving, monkeypatch: pytest.MonkeyPatch, redis_state: str
+) -> None:
+    _register(offline, monkeypatch)
+    offline.store._redis.flushdb()
+    down = {"redis_url": NO_REDIS} if redis_state == "down" else {}
+    client = serving(offline.settings.model_copy(update=down))
     body = {"model_type": "conversion", "entity_id": offline.open_ids[0]}
     response = client.post("/api/v1/ml/predict", json=body)
     assert response.status_code == 200
     assert response.json()["data"]["model_id"] == "conversion_1"
+
+
+def test_health_without_any_model_is_degraded_and_says_why(world: World, serving: Serving) -> None:
+    world.store._redis.flushdb()
+    health = serving(world.settings).get("/api/v1/ml/health").json()
+    assert health["status"] == "degraded"
+    assert health["reason"].startswith("no model is loaded")
+
+
+def test_health_has_no_reason_when_all_is_well(client: httpx.Client) -> None:
+    health = client.get("/api/v1/ml/health").json()
+    assert (health["status"], health["reason"]) == ("ok", None)
 
 
 def test_postgres_down_cached_leads_are_answered(world: World, serving: Serving) -> None:
