@@ -209,7 +209,10 @@ def invalidation(as_of: int) -> bytes:
 
 
 def decode(
-    payloads: Sequence[bytes | None], keys: Sequence[str], schema_of: Callable[[int], Schema | None]
+    payloads: Sequence[bytes | None],
+    keys: Sequence[str],
+    schema_of: Callable[[int], Schema | None],
+    on_broken: Callable[[int, FormatError], None] | None = None,
 ) -> list[Rows]:
     """Unpack a batch; rows that share a schema become one view over their bytes.
 
@@ -217,6 +220,8 @@ def decode(
         payloads: What Redis returned; None where there was no key.
         keys: The key of each payload, for errors.
         schema_of: Finds a schema by its id; None when nobody knows it.
+        on_broken: Told the place of each broken value and what is wrong with it, which then counts
+            as missing; without it the first one is an error.
 
     Returns:
         Groups of rows. A key that was missing or invalidated is in none of them.
@@ -224,21 +229,34 @@ def decode(
     Raises:
         FormatError: a value is truncated, of an unknown format version or of an unknown schema.
     """
-    groups: dict[bytes, list[int]] = {}
+    groups: dict[tuple[bytes, int], list[int]] = {}
     for position, payload in enumerate(payloads):
         if payload is not None:
-            groups.setdefault(payload[:8], []).append(position)
-    rows = (_decode_group(head, at, payloads, keys, schema_of) for head, at in groups.items())
-    return [group for group in rows if group is not None]
+            groups.setdefault((payload[:8], len(payload)), []).append(position)
+    result = []
+    for (head, size), positions in groups.items():
+        try:
+            rows = _decode_group(head, size, positions, payloads, keys, schema_of)
+        except FormatError as error:
+            if on_broken is None:
+                raise
+            for position in positions:
+                on_broken(position, error)
+            continue
+        if rows is not None:
+            result.append(rows)
+    return result
 
 
 def _decode_group(
     head: bytes,
+    size: int,
     positions: list[int],
     payloads: Sequence[bytes | None],
     keys: Sequence[str],
     schema_of: Callable[[int], Schema | None],
 ) -> Rows | None:
+    """Values with the same first bytes and the same length."""
     first = keys[positions[0]]
     if len(head) < 8:
         raise FormatError(f"{first} holds {len(head)} bytes; a value has at least {HEADER.size}")
@@ -252,14 +270,12 @@ def _decode_group(
     schema = schema_of(schema_id)
     if schema is None:
         raise FormatError(f"{first} is of schema {schema_id}, which Redis does not hold")
-    group = [payload for at in positions if (payload := payloads[at]) is not None]
-    size = schema.dtype.itemsize
-    if set(map(len, group)) != {size}:
-        at = next(at for at, payload in zip(positions, group, strict=True) if len(payload) != size)
+    if size != schema.dtype.itemsize:
         raise FormatError(
-            f"{keys[at]} holds {len(payloads[at] or b'')} bytes; a value of schema {schema_id} "
-            f"has {size} (it was cut short, or written by another schema)"
+            f"{first} holds {size} bytes; a value of schema {schema_id} "
+            f"has {schema.dtype.itemsize} (it was cut short, or written by another schema)"
         )
+    group = [payload for at in positions if (payload := payloads[at]) is not None]
     records = np.frombuffer(b"".join(group) if len(group) > 1 else group[0], schema.dtype)
     return Rows(
         schema,

@@ -15,7 +15,7 @@ from redis.retry import Retry
 
 from leadml_pipelines.online import keys
 from leadml_pipelines.online.batch import Batch
-from leadml_pipelines.online.format import Schema, decode, invalidation
+from leadml_pipelines.online.format import FormatError, Schema, decode, invalidation
 from leadml_pipelines.times import from_micros, to_micros
 
 MAX_BATCH = 1000
@@ -54,6 +54,13 @@ for i, key in ipairs(KEYS) do
   end
 end
 return {written, future}
+"""
+
+# A value that nobody can read is removed, unless it was replaced meanwhile.
+_DISCARD = """
+for i, key in ipairs(KEYS) do
+  if redis.call('GET', key) == ARGV[i] then redis.call('DEL', key) end
+end
 """
 
 # The pointer moves only forward; the current schema moves with it.
@@ -114,6 +121,7 @@ class OnlineStore:
         self._random = np.random.default_rng()
         self._schemas: dict[tuple[str, int], Schema] = {}
         self._write = self._redis.register_script(_WRITE)
+        self._discard = self._redis.register_script(_DISCARD)
         self._point = self._redis.register_script(_POINT)
 
     def close(self) -> None:
@@ -207,12 +215,31 @@ class OnlineStore:
         """
         return self.write_batch(entity_type, ids, [invalidation(to_micros(moment))] * len(ids))
 
-    def read_batch(self, entity_type: str, ids: Sequence[str]) -> Batch:
+    def discard(self, entity_type: str, broken: Mapping[str, bytes]) -> None:
+        """Remove values that can't be read, by id; one that was replaced meanwhile stays.
+
+        Without this, what a broken value takes for its time could keep every later one out.
+        """
+        names = keys.entity_keys(entity_type, list(broken))
+        self._discard(keys=names, args=list(broken.values()))
+
+    def read_batch(
+        self,
+        entity_type: str,
+        ids: Sequence[str],
+        broken: dict[str, bytes] | None = None,
+    ) -> Batch:
         """Read entities in one round trip per thousand.
+
+        Args:
+            entity_type: Such as `lead`.
+            ids: Entity ids.
+            broken: Takes up the values that can't be read, by id; they then count as missing.
 
         Raises:
             EntityIdError: an id can be no key.
-            FormatError: a value is broken or of an unknown schema; the message names its key.
+            FormatError: without `broken`: a value is broken or of an unknown schema; the message
+                names its key.
             redis.RedisError: Redis can't be reached.
         """
         names = keys.entity_keys(entity_type, ids)
@@ -220,7 +247,17 @@ class OnlineStore:
         for part in _slices(len(names), MAX_BATCH):
             answer: Any = self._redis.mget(names[part])
             payloads += answer
-        groups = decode(payloads, names, lambda number: self.schema(entity_type, number))
+
+        def note(position: int, error: FormatError) -> None:
+            if broken is not None:
+                broken[ids[position]] = payloads[position] or b""
+
+        groups = decode(
+            payloads,
+            names,
+            lambda number: self.schema(entity_type, number),
+            None if broken is None else note,
+        )
         return Batch(tuple(ids), tuple(groups))
 
     # The snapshot pointer

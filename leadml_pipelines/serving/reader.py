@@ -15,7 +15,7 @@ import structlog
 
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.online.batch import Batch
-from leadml_pipelines.online.format import FormatError, Rows, Schema, decode
+from leadml_pipelines.online.format import Rows, Schema, decode
 from leadml_pipelines.online.keys import entity_keys
 from leadml_pipelines.online.publish import Packed, pack
 from leadml_pipelines.online.store import OnlineStore
@@ -125,7 +125,8 @@ class FeatureReader:
             EntityIdError: an id can be no key.
             ApiError: neither Redis nor PostgreSQL can say; the message tells which ids.
         """
-        cached = self._read_cache(entity_type, ids)
+        broken: dict[str, bytes] = {}
+        cached = self._read_cache(entity_type, ids, broken)
         batch = cached or Batch(tuple(ids), ())
         sources: list[Source | None] = ["cache"] * len(ids)
         missing = batch.missing()
@@ -133,7 +134,9 @@ class FeatureReader:
             sources[position] = None
         why = ""
         if missing:
-            groups, why = self._read_snapshot(entity_type, ids, missing, fill=cached is not None)
+            groups, why = self._read_snapshot(
+                entity_type, ids, missing, broken, fill=cached is not None
+            )
             for group in groups:
                 for position in group.positions.tolist():
                     sources[position] = "snapshot"
@@ -154,19 +157,22 @@ class FeatureReader:
             raise _unknown_entity(entity_type, unknown, found.why_unknown)
         return found
 
-    def _read_cache(self, entity_type: str, ids: Sequence[str]) -> Batch | None:
-        """What Redis has; None when it can't be asked."""
+    def _read_cache(
+        self, entity_type: str, ids: Sequence[str], broken: dict[str, bytes]
+    ) -> Batch | None:
+        """What Redis has, noting what can't be read there; None when it can't be asked."""
         if time.monotonic() < self._redis_rests_until:
             entity_keys(entity_type, ids)
             return None
         try:
-            return self._store.read_batch(entity_type, ids)
+            batch = self._store.read_batch(entity_type, ids, broken)
         except redis.RedisError as error:
             self._note_redis_failure(error)
-        except FormatError as error:
+            return None
+        if broken:
             self._metrics.failures.labels("redis").inc()
-            log.error("broken_value_in_redis", error=str(error))
-        return None
+            log.error("broken_values_in_redis", entity_type=entity_type, ids=some(broken))
+        return batch
 
     def _note_redis_failure(self, error: redis.RedisError) -> None:
         self._redis_rests_until = time.monotonic() + REDIS_REST
@@ -174,7 +180,13 @@ class FeatureReader:
         log.warning("redis_unreachable", error=type(error).__name__, rests_seconds=REDIS_REST)
 
     def _read_snapshot(
-        self, entity_type: str, ids: Sequence[str], missing: list[int], *, fill: bool
+        self,
+        entity_type: str,
+        ids: Sequence[str],
+        missing: list[int],
+        broken: dict[str, bytes],
+        *,
+        fill: bool,
     ) -> tuple[list[Rows], str]:
         """What PostgreSQL has of the missing entities, written back to Redis if `fill`.
 
@@ -199,7 +211,8 @@ class FeatureReader:
         # Before the first publication (or after Redis was emptied) there is no schema to write by:
         # one made of just these rows would be another one for each request.
         if current is not None:
-            self._write_back(entity_type, packed)
+            known = {name: value for name, value in broken.items() if name in by_id}
+            self._write_back(entity_type, packed, known)
         return groups, ""
 
     def _look_up(
@@ -245,8 +258,10 @@ class FeatureReader:
             self._note_redis_failure(error)
             return None
 
-    def _write_back(self, entity_type: str, packed: Packed) -> None:
+    def _write_back(self, entity_type: str, packed: Packed, broken: dict[str, bytes]) -> None:
         try:
+            if broken:
+                self._store.discard(entity_type, broken)
             self._store.put_schema(packed.schema)
             self._store.write_batch(entity_type, packed.ids, packed.payloads)
         except redis.RedisError as error:

@@ -208,13 +208,17 @@ def test_both_down_is_a_503_that_says_so_without_secrets(world: World, serving: 
     assert client.get("/healthz").status_code == 200
 
 
-def test_broken_value_in_redis_is_replaced_from_the_snapshot(
-    offline: World, serving: Serving
+@pytest.mark.parametrize("rubbish", [b"\x01\x00rubbish", b"\xff" * 7 + b"\x7f" * 60])
+def test_broken_value_alone_is_looked_up_and_replaced(
+    offline: World, serving: Serving, rubbish: bytes
 ) -> None:
     client = serving(offline.settings)
-    offline.store._redis.set("leadml:lead:lead_0", b"\x01\x00rubbish")
-    answer = _ask(client, "lead_0")
-    assert answer["features"]["lead_0"] == expected(offline.frame, "lead_0")
+    offline.store._redis.set("leadml:lead:lead_0", rubbish)
+    for source in ("snapshot", "cache"):
+        answer = _ask(client, "lead_0", "lead_1")
+        assert answer["features"]["lead_0"] == expected(offline.frame, "lead_0")
+        sources = {i: meta["source"] for i, meta in answer["meta"].items()}
+        assert sources == {"lead_0": source, "lead_1": "cache"}
 
 
 def test_value_of_a_lost_schema_is_answered_from_the_snapshot(
