@@ -56,7 +56,8 @@ class Deployment:
                 self.stack.stop()
 
     def keep(self) -> None:
-        """Let everything run on after this command."""
+        """Let everything run on after this command; call it when all is started."""
+        self.stack.keep()
         self._kept = True
 
     def start_services(self, only: Sequence[str] | None = None) -> None:

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from leadml_pipelines.errors import UserError
 from leadml_pipelines.postgres import arrow_connection, connect
 from leadml_pipelines.sources.contract import EXTRACT_TABLES, PRECISION, TABLES, Column, Table
 from leadml_pipelines.sources.faults import DUPLICATE_KEY, UNKNOWN_LEAD
@@ -86,11 +87,11 @@ class Extract:
         return {name: self.table(name) for name in self.rows}
 
 
-class NoExtractError(FileNotFoundError):
+class NoExtractError(UserError, FileNotFoundError):
     """There is no extract yet."""
 
 
-class NoHistoryError(ValueError):
+class NoHistoryError(UserError, ValueError):
     """There are leads, but no versions of them: all that features tell of a lead would be empty."""
 
 
