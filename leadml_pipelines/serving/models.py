@@ -14,6 +14,7 @@ import psycopg
 import redis
 import structlog
 
+from leadml_pipelines.learning.artifacts import IntegrityError
 from leadml_pipelines.learning.model import Aligner, LoadedModel, load_model
 from leadml_pipelines.online.format import Rows, Schema
 from leadml_pipelines.online.store import OnlineStore
@@ -32,8 +33,8 @@ Pointers = Mapping[str, Mapping[str, Any]]
 """Model name to pointer."""
 
 # What a pointer or an artifact that is missing, changed, damaged or not understood raises
-# (IntegrityError is a RuntimeError, XGBoost's and JSON's errors are ValueErrors).
-_LOAD_ERRORS = (OSError, ValueError, LookupError, TypeError, RuntimeError)
+# (XGBoost's and JSON's errors are ValueErrors).
+_LOAD_ERRORS = (IntegrityError, OSError, ValueError, LookupError, TypeError, RuntimeError)
 
 log = structlog.get_logger(__name__)
 
