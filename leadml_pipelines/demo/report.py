@@ -13,7 +13,12 @@ def print_summary(summary: Summary, console: Console) -> None:
     console.print(_counts("Rows", "table", summary.rows))
     console.print(_counts("Features of a lead", "view", summary.features))
     for name, model in summary.models.items():
-        console.print(_model(name, model))
+        console.print(
+            f"[italic]{name}: {model['model_id']}, trained in {model['seconds']:.1f} s; "
+            "on the newest data",
+            highlight=False,
+        )
+        console.print(_model(model))
     console.print(_counts("Published to Redis", "what", summary.published))
     console.print(_latencies(summary.latency_ms))
     console.print(_seconds(summary.seconds))
@@ -28,16 +33,12 @@ def _counts(title: str, what: str, counts: dict[str, int]) -> Table:
     return table
 
 
-def _model(name: str, model: dict[str, object]) -> Table:
+def _model(model: dict[str, object]) -> Table:
     metrics = model["metrics"]
     baseline = model["baseline"]
     assert isinstance(metrics, dict)  # noqa: S101 - narrows the type only
     assert isinstance(baseline, dict)  # noqa: S101 - narrows the type only
-    table = Table(
-        title=f"{name}: {model['model_id']}, trained in {model['seconds']:.1f} s; "
-        "on the newest data",
-        title_justify="left",
-    )
+    table = Table()
     table.add_column("metric")
     table.add_column("model", justify="right")
     table.add_column("heuristic it replaces", justify="right")
