@@ -33,6 +33,16 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
 }
 """Every metric a spec may name, and which way is better."""
 
+NEW_LEAD_AGES = tuple(timedelta(hours=hours) for hours in (1, 24, 72, 168))
+"""Ages at which a new lead is asked about most: the first hour, day, three days, week."""
+
+SMALL_GRID: tuple[Mapping[str, Any], ...] = (
+    {"max_depth": 3, "min_child_weight": 10},
+    {"max_depth": 4, "min_child_weight": 30},
+    {"max_depth": 6, "min_child_weight": 30},
+)
+"""From few, shallow splits to many: enough of a search for a first model, over in seconds."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _WORDS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEYWORDS = {"and", "or", "not", "True", "False", "in"}

@@ -8,7 +8,7 @@ people rarely write to an insurer that serves them well.
 
 from datetime import timedelta
 
-from leadml_pipelines.learning.spec import ModelSpec
+from leadml_pipelines.learning.spec import SMALL_GRID, ModelSpec
 
 SPEC = ModelSpec(
     name="churn",
@@ -58,11 +58,7 @@ SPEC = ModelSpec(
     horizon=timedelta(days=60),
     objective="classification",
     split_by="row",
-    grid=(
-        {"max_depth": 3, "min_child_weight": 10},
-        {"max_depth": 4, "min_child_weight": 30},
-        {"max_depth": 6, "min_child_weight": 30},
-    ),
+    grid=SMALL_GRID,
     metric="roc_auc",
     floor=0.6,
     heuristic="random",

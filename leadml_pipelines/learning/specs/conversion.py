@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from leadml_pipelines.learning.spec import ModelSpec
+from leadml_pipelines.learning.spec import NEW_LEAD_AGES, SMALL_GRID, ModelSpec
 
 SPEC = ModelSpec(
     name="conversion",
@@ -18,13 +18,9 @@ SPEC = ModelSpec(
     """,
     horizon=timedelta(days=30),
     objective="classification",
-    ages=(timedelta(hours=1), timedelta(hours=24), timedelta(hours=72), timedelta(hours=168)),
+    ages=NEW_LEAD_AGES,
     split_by="lead",
-    grid=(
-        {"max_depth": 3, "min_child_weight": 10},
-        {"max_depth": 4, "min_child_weight": 30},
-        {"max_depth": 6, "min_child_weight": 30},
-    ),
+    grid=SMALL_GRID,
     metric="roc_auc",
     floor=0.6,
     heuristic="quality_threshold",
