@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BATCH_ROWS = 50_000
-CSV_BLOCK = 16 * 1024 * 1024
+CSV_BLOCK = 2 * 1024 * 1024
+"""Bytes of a CSV block; Arrow reads some 30 of them ahead, which bounds the memory."""
 
 
 @dataclass(frozen=True)
