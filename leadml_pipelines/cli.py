@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from leadml_pipelines.commands.common import DEFAULT_HOME, Home, deployment, postgres, terminal
+from leadml_pipelines.commands.features import features
 from leadml_pipelines.errors import UserError
 from leadml_pipelines.services.signals import signals_interrupt
 
@@ -32,12 +31,8 @@ app = typer.Typer(
 )
 quarantine = typer.Typer(help="Rows that broke the contract: see them, replay them after a fix.")
 app.add_typer(quarantine, name="quarantine")
+app.add_typer(features, name="features")
 
-Home = Annotated[
-    Path,
-    typer.Option("--home", envvar="LEADML_HOME", help="Folder of everything written on disk."),
-]
-DEFAULT_HOME = Path(".leadml")
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -90,15 +85,15 @@ def demo(
     dataset: Dataset = Synthetic(leads, seed)
     if mapping is not None and data is not None:
         dataset = Files(str(mapping.absolute()), str(data.absolute()))
-    console = _terminal()
-    with _deployment(home) as deployment:
-        summary = run_demo(deployment, dataset, console)
+    console = terminal()
+    with deployment(home) as running:
+        summary = run_demo(running, dataset, console)
         print_summary(summary, console)
         if json_file is not None:
             summary.write(json_file)
         if keep:
-            deployment.keep()
-            _print_status(deployment, console)
+            running.keep()
+            _print_status(running, console)
 
 
 @app.command()
@@ -112,29 +107,29 @@ def up(
     ] = None,
 ) -> None:
     """Start the services, Dagster and the HTTP app, wired to each other."""
-    console = _terminal()
-    with _deployment(home) as deployment:
+    console = terminal()
+    with deployment(home) as running:
         with console.status("Starting PostgreSQL, Redis and the graph"):
-            deployment.start_services()
+            running.start_services()
         with console.status("Starting Dagster"):
-            deployment.start_dagster(dagster_port)
+            running.start_dagster(dagster_port)
         with console.status("Starting the HTTP app"):
-            deployment.start_http(port)
-        deployment.keep()
-        _print_status(deployment, console)
+            running.start_http(port)
+        running.keep()
+        _print_status(running, console)
 
 
 @app.command()
 def down(home: Home = DEFAULT_HOME) -> None:
     """Stop exactly what `up` (or `demo --keep`) started in this home."""
-    stopped = _deployment(home).stack.stop_all()
-    _terminal().print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
+    stopped = deployment(home).stack.stop_all()
+    terminal().print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
 
 
 @app.command()
 def status(home: Home = DEFAULT_HOME) -> None:
     """Tell what runs, where, since when."""
-    _print_status(_deployment(home), _terminal())
+    _print_status(deployment(home), terminal())
 
 
 @app.command()
@@ -143,7 +138,7 @@ def env(home: Home = DEFAULT_HOME) -> None:
 
     Use it as: eval "$(leadml env)"
     """
-    for name, value in sorted(_deployment(home).stack.environment().items()):
+    for name, value in sorted(deployment(home).stack.environment().items()):
         sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
 
 
@@ -159,8 +154,8 @@ def import_data(
     from leadml_pipelines.settings import Settings
     from leadml_pipelines.sources.importer import import_files
 
-    console = _terminal()
-    with _postgres(home) as url, bars(console) as progress, bar(progress, "Importing") as tell:
+    console = terminal()
+    with postgres(home) as url, bars(console) as progress, bar(progress, "Importing") as tell:
         settings = Settings()
         keep_settings(mapping, settings.root)
         report = import_files(url, mapping, data, schema=settings.crm_schema, progress=tell)
@@ -183,9 +178,9 @@ def count_quarantine(context: typer.Context, home: Home = DEFAULT_HOME) -> None:
     context.obj = home
     if context.invoked_subcommand is not None:
         return
-    with _postgres(home) as url:
+    with postgres(home) as url:
         counts = count_by_reason(url)
-    console = _terminal()
+    console = terminal()
     if not counts:
         console.print("the quarantine is empty")
         return
@@ -206,14 +201,14 @@ def list_quarantine(
     """Show the rows that wait: what exactly is wrong, and their raw content."""
     from leadml_pipelines.sources.quarantine import list_rows
 
-    with _postgres(context.obj) as url:
+    with postgres(context.obj) as url:
         rows = list_rows(url, table=table, reason=reason, limit=limit)
     shown = Table("id", "table", "reason", "what is wrong", "row")
     for row in rows:
         shown.add_row(
             str(row.id), row.table, row.reason, escape(row.message), escape(json.dumps(row.row))
         )
-    _terminal().print(shown)
+    terminal().print(shown)
 
 
 @quarantine.command("replay")
@@ -238,11 +233,11 @@ def replay_quarantine(
     if fixes is not None:
         given = json.loads(fixes.read_text(encoding="utf-8"))
         corrected = {int(number): values for number, values in given.items()}
-    with _postgres(context.obj) as url:
+    with postgres(context.obj) as url:
         replayed = replay(
             url, table=table, reason=reason, corrected=corrected, schema=Settings().crm_schema
         )
-    console = _terminal()
+    console = terminal()
     console.print(f"{replayed.admitted:,} rows admitted, {len(replayed.refused):,} refused again")
     if replayed.imported_events:
         console.print(
@@ -254,26 +249,11 @@ def replay_quarantine(
         console.print(f"  {number}: {escape(fault.message)}", highlight=False)
 
 
-def _deployment(home: Path) -> Deployment:
-    """The deployment of a home; imported here, so that Ctrl-C is heard from the first moment."""
-    from leadml_pipelines.deployment import Deployment
-
-    return Deployment(home)
-
-
-@contextmanager
-def _postgres(home: Path) -> Iterator[str]:
-    """URL of this home's PostgreSQL, started for the length of one command if it does not run."""
-    with _deployment(home) as deployment:
-        deployment.start_services(only=("postgres",))
-        yield os.environ["LEADML_POSTGRES_URL"]
-
-
-def _print_status(deployment: Deployment, console: Console) -> None:
+def _print_status(running: Deployment, console: Console) -> None:
     table = Table(box=None, padding=(0, 1, 0, 0))
     for column in ("name", "state", "address", "pid", "since (UTC)"):
         table.add_column(column, no_wrap=True)
-    services = deployment.stack.status()
+    services = running.stack.status()
     for service in services:
         table.add_row(
             service.name,
@@ -286,8 +266,3 @@ def _print_status(deployment: Deployment, console: Console) -> None:
     for service in services:
         if service.note:
             console.print(f"{service.name}: {service.note}", highlight=False, soft_wrap=True)
-
-
-def _terminal() -> Console:
-    # Dagster redirects file descriptor 1 while a step runs; a copy keeps the bars on the terminal.
-    return Console(file=os.fdopen(os.dup(1), "w", encoding="utf-8"))

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal, get_args
 
 from leadml_pipelines.features.relations import RELATIONS
@@ -19,6 +20,11 @@ ViewBuilder = Callable[[Mapping[str, Any]], Any]
 
 KEYS = ("entity_id", "as_of")
 """What every view's rows are known by."""
+
+FRESHNESS = timedelta(hours=26)
+"""Freshness target unless a view says otherwise: a nightly snapshot and two hours to make it."""
+OWNER = "team:data"
+"""Who answers for a view unless it says otherwise."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _DEFAULT_TYPES: dict[str, tuple[type, ...]] = {
@@ -46,6 +52,7 @@ class Feature:
         default: The value of an entity about which nothing is known; None means missing.
         description: What the value means, in one sentence.
         dimension: The one dimension of the lead score that it belongs to.
+        owner: Who answers for it, `team:<name>` or an e-mail; empty: the owner of its view.
     """
 
     name: str
@@ -56,6 +63,7 @@ class Feature:
     default: Value
     description: str
     dimension: Dimension
+    owner: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a declaration that could not be computed, explained or checked."""
@@ -115,6 +123,10 @@ class FeatureView:
             never reads a table itself: a relation shows only what was known at `as_of`.
         build: Makes the DataFrame with columns `entity_id`, `as_of` and one per feature. It may
             leave out rows of the spine: those get the defaults.
+        owner: Who answers for its features, `team:<name>` or an e-mail.
+        freshness: Freshness target: values older than that are stale.
+        ttl: Time to live: stored values older than that count as missing, offline and online
+            alike; None for no limit.
     """
 
     name: str
@@ -123,6 +135,9 @@ class FeatureView:
     features: tuple[Feature, ...]
     reads: tuple[str, ...]
     build: ViewBuilder
+    owner: str = OWNER
+    freshness: timedelta = FRESHNESS
+    ttl: timedelta | None = None
 
     def __post_init__(self) -> None:
         """Refuse a view without name, meaning or content."""
@@ -135,6 +150,11 @@ class FeatureView:
             raise FeatureDefinitionError(f"view {self.name} has no description; say what it holds")
         if not self.features:
             raise FeatureDefinitionError(f"view {self.name} has no features")
+        for what, span in (("freshness", self.freshness), ("ttl", self.ttl)):
+            if span is not None and span <= timedelta(0):
+                raise FeatureDefinitionError(
+                    f"view {self.name} has {what} {span}; it must be longer than nothing"
+                )
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -159,6 +179,9 @@ def feature_view(
     description: str,
     features: tuple[Feature, ...],
     reads: tuple[str, ...],
+    owner: str = OWNER,
+    freshness: timedelta = FRESHNESS,
+    ttl: timedelta | None = None,
 ) -> Callable[[ViewBuilder], FeatureView]:
     """Turn a function that builds a DataFrame into a `FeatureView`.
 
@@ -167,6 +190,6 @@ def feature_view(
     """
 
     def wrap(build: ViewBuilder) -> FeatureView:
-        return FeatureView(name, entity, description, features, reads, build)
+        return FeatureView(name, entity, description, features, reads, build, owner, freshness, ttl)
 
     return wrap
