@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from leadml_pipelines.features.duckdb_engine import DuckDBEngine
+from leadml_pipelines.features.entity_types import entity_type
 from leadml_pipelines.features.relations import SOURCE_TABLES
 from leadml_pipelines.times import require_utc
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
     from leadml_pipelines.settings import Settings
     from leadml_pipelines.sources.extract import Extract
-
-_ENTITIES = {"lead": ("leads", "lead_id", "created_at")}
 
 
 def bulk_engine(extract: Extract, settings: Settings) -> DuckDBEngine:
@@ -37,13 +36,12 @@ def entities(engine: DuckDBEngine, entity: str, as_of: datetime) -> pd.DataFrame
         `entity_id` and `as_of`, sorted by entity.
 
     Raises:
-        ValueError: the entity type has no source table.
+        UnknownEntityTypeError: the entity type has no source table.
     """
-    if entity not in _ENTITIES:
-        raise ValueError(f"there is no entity type {entity}; use one of {', '.join(_ENTITIES)}")
-    table, key, since = _ENTITIES[entity]
+    kind = entity_type(entity)
+    moment = "CAST($as_of AS TIMESTAMP)"
     return engine.sql(
-        f"SELECT {key} AS entity_id, CAST($as_of AS TIMESTAMP) AS as_of FROM {table} "  # noqa: S608
-        f"WHERE {since} <= CAST($as_of AS TIMESTAMP) ORDER BY {key}",
+        f"SELECT e.{kind.key} AS entity_id, {moment} AS as_of FROM {kind.table} AS e "  # noqa: S608
+        f"WHERE {kind.exists('e', moment)} ORDER BY e.{kind.key}",
         {"as_of": require_utc(as_of, "as_of")},
     )
