@@ -5,8 +5,9 @@ A community is found by the Leiden algorithm (Traag, Waltman & van Eck 2019) on 
 its own.
 
 Leiden goes in rounds, each starting from what the last one found. Up to `SMALL_TIES` ties it goes
-`ROUNDS` of them; above, `LARGE_ROUNDS`: on the graph of `benchmarks/graph_metrics.py`, 1 M nodes and
-5 M ties, one round took 31 s and found modularity 0.306, two took 58 s (0.333), three 82 s (0.339).
+`ROUNDS` of them; above, `LARGE_ROUNDS`: on the graph of `benchmarks/graph_metrics.py`, 1 M nodes
+and 5 M ties, one round took 31 s and found modularity 0.306, two took 58 s (0.333), three 82 s
+(0.339), ten 241 s (0.355).
 """
 
 from __future__ import annotations

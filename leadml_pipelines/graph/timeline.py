@@ -48,8 +48,8 @@ class Timeline:
         until: First moment at which the edge no longer holds.
         edge_hash: A number for each edge that depends on its ends and relation alone.
         converted: When a lead first bought; `NEVER` for one that has not, and for other nodes.
-        sold: When the lead of an assignment first bought while it ran (its end included, for a
-            sale may end it); `NEVER` if it did not, and for other edges.
+        sold: When the lead of an assignment first bought while it ran; `NEVER` if it did not, and
+            for other edges.
     """
 
     node_type: np.ndarray
@@ -213,7 +213,7 @@ def _bound(outcomes: pd.DataFrame | None, index: pd.MultiIndex) -> tuple[np.ndar
 def _first_within(
     buyer: np.ndarray, bound: np.ndarray, lead: np.ndarray, since: np.ndarray, until: np.ndarray
 ) -> np.ndarray:
-    """First purchase of each lead in `[since, until]`, or `NEVER`; purchases are sorted."""
+    """First purchase of each lead in `[since, until)`, or `NEVER`; purchases are sorted."""
     import numpy as np
 
     if not len(buyer):
@@ -224,7 +224,7 @@ def _first_within(
     keys = buyer * step + np.searchsorted(times, bound)
     place = np.searchsorted(keys, lead * step + np.searchsorted(times, since))
     found = np.minimum(place, len(keys) - 1)
-    within = (place < len(keys)) & (buyer[found] == lead) & (bound[found] <= until)
+    within = (place < len(keys)) & (buyer[found] == lead) & (bound[found] < until)
     return np.where(within, bound[found], NEVER)
 
 
