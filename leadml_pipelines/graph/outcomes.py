@@ -10,9 +10,9 @@ and w is `PRIOR_WEIGHT`: the rate of few is mostly that of all, the rate of many
 (Bayes' estimate with a beta prior of mean p and weight w; Micci-Barreca 2001). p is 0 while there
 is nobody to learn it from.
 
-An agent's rate is over the leads that were ever assigned to the agent by t, each counted once: an
-assignment succeeds if the lead first bought while it ran. It is pulled towards the rate of all
-agents together. No lead is kept out of it: the rate belongs to the agent.
+An agent's rate is over the leads that were ever assigned to the agent by t, each counted once: it
+converted if it bought while assigned. The rate is pulled towards that of all agents together. No
+lead is kept out of it: the rate belongs to the agent.
 """
 
 from __future__ import annotations

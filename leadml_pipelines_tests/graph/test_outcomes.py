@@ -30,7 +30,7 @@ def test_a_community_s_rate_is_that_of_the_others_drawn_to_that_of_all_others() 
     assert one(found, "d")["community_conversion_rate"] == pytest.approx(rate(0, 2, 1 / 5))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(graphs(), DAYS, st.lists(st.tuples(st.integers(0, 7), DAYS), max_size=8))
 def test_what_a_lead_did_itself_is_in_nothing_that_is_said_about_it(
     data: GraphData, as_of: datetime, bought: list[tuple[int, datetime]]
