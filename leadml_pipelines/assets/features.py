@@ -90,7 +90,14 @@ def feature_snapshot(
     extract = latest_extract(config.extracts)
     with bulk_engine(extract, config) as engine:
         expected = len(entities(engine, ENTITY, extract.as_of))
-    report = check_snapshot(postgres.url, catalogue(), ENTITY, extract.as_of, expected=expected)
+    report = check_snapshot(
+        postgres.url,
+        catalogue(),
+        ENTITY,
+        extract.as_of,
+        expected=expected,
+        keep_days=config.features_keep_days,
+    )
     yield dg.MaterializeResult(
         metadata=rows(report.rows, as_of=extract.as_of, snapshot=report.snapshot_id),
         check_results=[
