@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 
-_TRIES = 5
+_TRIES = 20
 """How often the latest snapshot is looked up when it is written again at that very moment."""
 
 

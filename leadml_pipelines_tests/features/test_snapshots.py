@@ -334,7 +334,7 @@ def test_of_concurrent_writers_of_one_moment_one_whole_result_stays(postgres_url
 
 @pytest.mark.parametrize("together", [True, False])
 def test_readers_of_the_latest_never_see_half_a_snapshot(postgres_url: str, together: bool) -> None:
-    """Whether its views are written together or one by one; meanwhile the one before is the latest."""
+    """Whether its views are written together or one by one; meanwhile the one before is read."""
     before = NOW - timedelta(days=1)
     frame = versions(0).assign(as_of=pd.Timestamp(before))
     write_snapshot(postgres_url, [BODY, MIND], frame, before)
