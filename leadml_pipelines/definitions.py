@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from leadml_pipelines.assets import features, graph, history, models, online, sources
+from leadml_pipelines.assets import audit, features, graph, history, models, online, sources
 from leadml_pipelines.automation.jobs import JOBS
 from leadml_pipelines.automation.schedules import SCHEDULES
 from leadml_pipelines.automation.sensors import SENSORS
@@ -14,6 +14,7 @@ ASSETS = dg.load_assets_from_modules([sources, graph, features, history, models,
 
 defs = dg.Definitions(
     assets=ASSETS,
+    asset_checks=[audit.no_skew],
     jobs=JOBS,
     schedules=SCHEDULES,
     sensors=SENSORS,

@@ -21,7 +21,7 @@ from leadml_pipelines.features.snapshot_tables import (
 )
 from leadml_pipelines.features.view import Feature, FeatureView
 from leadml_pipelines.postgres import connect
-from leadml_pipelines.times import require_utc
+from leadml_pipelines.times import require_utc, utc_now
 
 if TYPE_CHECKING:
     from leadml_pipelines.features.catalogue import Catalogue
@@ -187,11 +187,12 @@ def _out_of_range(
 
 
 def prune(url: str, entity: str, keep_days: int) -> list[datetime]:
-    """Drop the history of an entity type that is older than so many days.
+    """Drop the history and the log of served vectors of an entity type older than so many days.
 
-    Counted back from the newest checked snapshot, not from today: a historical data set keeps its
-    history, a store that stood still for a season loses nothing by it, and the newest checked
-    snapshot always stays. Whole days (UTC) go, each as the partitions of that day.
+    History is counted back from the newest checked snapshot, not from today: a historical data set
+    keeps its history, a store that stood still for a season loses nothing by it, and the newest
+    checked snapshot always stays. Whole days (UTC) go, each as the partitions of that day. Served
+    vectors are counted back from now.
 
     Args:
         url: `postgresql://...`.
@@ -202,6 +203,7 @@ def prune(url: str, entity: str, keep_days: int) -> list[datetime]:
         The moments that were dropped. Those of a view that somebody reads or writes for seconds on
         end are left for the next call.
     """
+    _forget_served(url, entity, keep_days)
     newest = _newest_checked(url, entity)
     first = None if newest is None else first_day_kept(newest, keep_days)
     if first is None:
@@ -243,6 +245,14 @@ def _newest_checked(url: str, entity: str) -> datetime | None:
         ).fetchone()
     newest: datetime | None = None if row is None else row[0]
     return newest
+
+
+def _forget_served(url: str, entity: str, keep_days: int) -> None:
+    with connect(url) as connection:
+        connection.execute(
+            "DELETE FROM leadml.served_features WHERE entity_type = %s AND served_at < %s",
+            (entity, utc_now() - timedelta(days=keep_days)),
+        )
 
 
 def _drop(url: str, view: str, first: datetime) -> list[datetime]:
