@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -56,30 +57,29 @@ class _Drawn:
     computed_at: Micros
     values: Matrix
     sources: list[str]
-    served_at: Any
+    served_at: datetime
 
-    def rows(self) -> Iterator[tuple[bytes, tuple[Any, ...]]]:
-        """What tells a vector from every other, and its row."""
-        entity_type, schema_id = self.schema.entity_type, self.schema.schema_id
-        head = f"{entity_type}\0{schema_id}\0".encode()
-        for at, entity_id in enumerate(self.ids):
-            as_of, computed_at = int(self.as_of[at]), int(self.computed_at[at])
-            name = hashlib.blake2b(head, digest_size=16)
-            name.update(f"{entity_id}\0{as_of}\0{computed_at}\0".encode())
-            name.update(self.values[at].tobytes())
-            yield (
-                name.digest(),
-                (
-                    entity_type,
-                    entity_id,
-                    from_micros(as_of),
-                    from_micros(computed_at),
-                    schema_id,
-                    self.values[at].tolist(),
-                    self.sources[at],
-                    self.served_at,
-                ),
-            )
+    def digest(self, at: int) -> bytes:
+        """What tells a vector from every other."""
+        name = f"{self.schema.entity_type}\0{self.schema.schema_id}\0{self.ids[at]}\0"
+        digest = hashlib.blake2b(name.encode(), digest_size=16)
+        digest.update(self.as_of[at].tobytes())
+        digest.update(self.computed_at[at].tobytes())
+        digest.update(self.values[at].tobytes())
+        return digest.digest()
+
+    def row(self, at: int) -> tuple[Any, ...]:
+        """A vector as a row of the table."""
+        return (
+            self.schema.entity_type,
+            self.ids[at],
+            from_micros(int(self.as_of[at])),
+            from_micros(int(self.computed_at[at])),
+            self.schema.schema_id,
+            self.values[at].tolist(),
+            self.sources[at],
+            self.served_at,
+        )
 
 
 class ServedLog:
@@ -185,7 +185,10 @@ class ServedLog:
     def _write(self, waiting: Sequence[_Drawn]) -> int:
         new: dict[bytes, tuple[Any, ...]] = {}
         for drawn in waiting:
-            new.update((name, row) for name, row in drawn.rows() if name not in self._known)
+            for at in range(len(drawn.ids)):
+                digest = drawn.digest(at)
+                if digest not in self._known and digest not in new:
+                    new[digest] = drawn.row(at)
         if not new:
             return 0
         if self._connection is None:
