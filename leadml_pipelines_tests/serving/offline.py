@@ -15,7 +15,7 @@ NAMES = [feature.name for view in VIEWS for feature in view.features]
 
 
 def load_leads(url: str, *more: str, seed: int = 3, leads: int = 40) -> World:
-    """Fill the source tables with `lead_0` and so on, and some leads more; nothing else is there."""
+    """Fill the source tables with `lead_0` and so on, and more leads; nothing else is there."""
     world = random_world(seed, leads=leads, events=10 * leads)
     for entity_id in more:
         world.lead(entity_id, NOW)
