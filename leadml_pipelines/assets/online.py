@@ -23,17 +23,25 @@ _RETRY = dg.RetryPolicy(max_retries=3, delay=1, backoff=dg.Backoff.EXPONENTIAL)
 def online_features(postgres: PostgresResource, redis: RedisResource) -> dg.MaterializeResult:
     """The newest checked snapshot, one packed value per lead."""
     from leadml_pipelines.features.snapshots import read_latest
+    from leadml_pipelines.online.changed import changed_since
     from leadml_pipelines.online.publish import publish_snapshot
 
     snapshot = read_latest(postgres.url, ENTITY)
+    changed = changed_since(postgres.url, ENTITY, snapshot.as_of)
     published = publish_snapshot(
-        redis.store(), ENTITY, catalogue().features(ENTITY), snapshot.frame, snapshot.as_of
+        redis.store(),
+        ENTITY,
+        catalogue().features(ENTITY),
+        snapshot.frame,
+        snapshot.as_of,
+        leave_out=changed,
     )
     return dg.MaterializeResult(
         metadata=rows(
             published.written,
             as_of=snapshot.as_of,
             kept_newer=published.kept_newer,
+            changed_by_events=len(changed),
             held_back=published.held_back,
             held_back_reasons=dict(published.reasons),
             seconds=published.seconds,
