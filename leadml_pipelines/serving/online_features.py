@@ -83,13 +83,13 @@ class OnlineFeatures:
             timeout_seconds=REDIS_TIMEOUT,
         )
         self._connections = Connections(url, LOOKUPS)
-        self._present = PresentReader(url, schema, clock, views)
+        self.present = PresentReader(url, schema, clock, views)
         self._snapshots = SnapshotReader(url)
         outbox = Outbox(self._connections, self.store, clock)
         state = RedisState(self._metrics, outbox.catch_up)
         self.reader = FeatureReader(
             self.store,
-            self._present,
+            self.present,
             self._snapshots,
             self._metrics,
             clock,
@@ -119,14 +119,14 @@ class OnlineFeatures:
         """Compile what a first miss needs, so that it does not wait for it."""
         for entity_type in self._views.entities:
             try:
-                self._present.prepare(entity_type)
+                self.present.prepare(entity_type)
             except (PostgresUnavailableError, StatementFailedError) as error:
                 log.warning("not_prepared", entity_type=entity_type, error=str(error))
 
     def close(self) -> None:
         """End the background thread and close all connections."""
         self._courier.stop()
-        self._present.close()
+        self.present.close()
         self._snapshots.close()
         self._connections.close()
         self.store.close()

@@ -175,14 +175,14 @@ def test_many_askers_of_a_missing_lead_wait_for_one_computation(
     online = opened(metrics)
     online.prepare()
     statements: list[str] = []
-    original = online._present.__call__
+    original = online.present.__call__
 
     def counted(entity_type: str, ids: Any, started: Any) -> Any:
         statements.extend(ids)
         return original(entity_type, ids, started)
 
     online.reader._present = counted  # type: ignore[assignment]
-    counted.features = online._present.features  # type: ignore[attr-defined]
+    counted.features = online.present.features  # type: ignore[attr-defined]
     waiting = online.reader._flights._under_way
     with connect(postgres_url) as connection, ThreadPoolExecutor(12) as pool:
         connection.execute("LOCK TABLE crm.leads IN ACCESS EXCLUSIVE MODE")
@@ -203,7 +203,7 @@ def test_who_saw_an_invalidation_does_not_take_a_computation_from_before_it(
     """The first computation looked at the tables before the event; its value must not be taken."""
     online = opened()
     online.prepare()
-    original = online._present.__call__
+    original = online.present.__call__
     looked, go = threading.Event(), threading.Event()
     calls: list[int] = []
 
@@ -216,7 +216,7 @@ def test_who_saw_an_invalidation_does_not_take_a_computation_from_before_it(
         return rows
 
     online.reader._present = slow_answer  # type: ignore[assignment]
-    slow_answer.features = online._present.features  # type: ignore[attr-defined]
+    slow_answer.features = online.present.features  # type: ignore[attr-defined]
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(online.get, "lead", ["lead_6"], ["event_count_total"])
         assert looked.wait(10)
