@@ -193,7 +193,8 @@ class FeatureReader:
         missing = batch.missing()
         stale = _older(batch, now - limits.freshness)
         due = _older(batch, now - limits.due) if limits.ttl else stale
-        if missing or due.any():
+        filled = bool(missing) or bool(due.any())
+        if filled:
             for position in missing:
                 sources[position] = None
             batch = self._fill(entity_type, batch, sources, stale, due.copy(), seen)
@@ -203,7 +204,7 @@ class FeatureReader:
             groups = tuple(_expired(rows, now, limits) for rows in batch.groups)
             batch = Batch(batch.entity_ids, groups)
         found = Found(batch, sources, now, stale)
-        self._count(found)
+        self._count(found, filled=filled)
         return found
 
     def read_known(self, entity_type: str, ids: Sequence[str]) -> Found:
@@ -404,12 +405,12 @@ class FeatureReader:
 
     # Counting
 
-    def _count(self, found: Found) -> None:
+    def _count(self, found: Found, *, filled: bool) -> None:
         known = 0
-        for source, counter in self._from.items():
-            count = found.sources.count(source)
+        for source in SOURCES if filled else SOURCES[:1]:
+            count = found.sources.count(source) if filled else len(found.sources)
             if count:
-                counter.inc(count)
+                self._from[source].inc(count)
                 known += count if source is not None else 0
         stale = int(found.stale.sum())
         if stale:
