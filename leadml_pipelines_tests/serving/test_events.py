@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 
 from leadml_pipelines.features.present import present_sql
 from leadml_pipelines.postgres import connect
+from leadml_pipelines.serving import events
 from leadml_pipelines.serving.connections import Connections
 from leadml_pipelines.serving.outbox import Outbox, keep
 from leadml_pipelines.settings import Settings
@@ -43,8 +45,8 @@ def outbox(offline: World) -> Iterator[Outbox]:
     connections.close()
 
 
-def _post(client: httpx.Client, *events: dict[str, Any]) -> Any:
-    response = client.post(EVENTS, json={"events": events})
+def _post(client: httpx.Client, *posted: dict[str, Any]) -> Any:
+    response = client.post(EVENTS, json={"events": posted})
     assert response.status_code == 200, response.text
     return response.json()
 
@@ -171,9 +173,9 @@ def test_a_thousand_events_are_stored_and_one_more_is_told_the_limit(
     app: httpx.Client, offline: World
 ) -> None:
     now = utc_now()
-    events = [event(f"m{i}", f"lead_{i % 40}", now) for i in range(1001)]
-    assert set(_statuses(_post(app, *events[:1000]))) == {"stored"}
-    response = app.post(EVENTS, json={"events": events})
+    many = [event(f"m{i}", f"lead_{i % 40}", now) for i in range(1001)]
+    assert set(_statuses(_post(app, *many[:1000]))) == {"stored"}
+    response = app.post(EVENTS, json={"events": many})
     assert response.status_code == 422
     assert "events has 1001 entries; 1000 is the limit" in response.text
     assert _one(offline, "SELECT count(*) FROM leadml.invalidations") == 40
@@ -266,6 +268,20 @@ def test_only_the_entities_asked_for_are_delivered(offline: World, outbox: Outbo
         keep(connection, [("lead", "lead_0"), ("lead", "lead_1")])
     assert outbox.deliver(["lead_1", "lead_7"]) == 1
     assert offline.store.read_batch("lead", ["lead_0", "lead_1"]).missing() == [1]
+
+
+def test_the_agent_of_an_event_is_invalidated_too_where_agents_have_features(
+    app: httpx.Client, offline: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types = SimpleNamespace(entities=("lead", "agent"))
+    monkeypatch.setattr(events, "catalogue", lambda: types)
+    seen: dict[str, tuple[int, int]] = {}
+    _post(app, event("with agent", "lead_0", utc_now(), agent_id="smith"))
+    _post(app, event("without", "lead_1", utc_now()))
+    offline.store.read_batch("agent", ["smith"], None, seen)
+    assert list(seen) == ["smith"]
+    kept = "SELECT count(*) FROM leadml.invalidations WHERE entity_type = 'agent'"
+    assert _one(offline, kept) == 1
 
 
 def test_what_was_delivered_is_forgotten_after_two_days(offline: World, outbox: Outbox) -> None:
