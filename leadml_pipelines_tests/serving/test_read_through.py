@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import pytest
 from pydantic import SecretStr
 
 from leadml_pipelines.features.catalogue import Catalogue, UnknownFeatureError, catalogue
+from leadml_pipelines.features.functions import Count, function_view
 from leadml_pipelines.features.snapshots import check_snapshot, write_view_snapshot
-from leadml_pipelines.features.view import Feature, FeatureView
 from leadml_pipelines.online.keys import EntityIdError
 from leadml_pipelines.online.publish import publish_snapshot
 from leadml_pipelines.postgres import connect
@@ -281,27 +282,10 @@ def test_a_restarted_redis_that_lost_its_scripts_is_written_to(opened: Opened) -
 
 
 def _count_view(high: float | None, ttl: timedelta | None = None) -> Catalogue:
-    from leadml_pipelines.features.views.engagement import engagement
-
-    events = Feature("event_count_total", "integer", "events", 0, high, 0, "Events.", "fit")
-    view = FeatureView(
-        "counted",
-        "lead",
-        "Counts.",
-        (events,),
-        ("lead_created", "known_events"),
-        lambda read: engagement.build(read).select("entity_id", "as_of", "event_count_total"),
-        ttl=ttl,
-    )
-    plain = FeatureView(
-        "plain",
-        "lead",
-        "More counts.",
-        (Feature("inbound_count_90d", "integer", "events", 0, None, 0, "Inbound.", "fit"),),
-        ("lead_created", "known_events"),
-        lambda read: engagement.build(read).select("entity_id", "as_of", "inbound_count_90d"),
-    )
-    return Catalogue([view, plain])
+    counted = function_view("counted", "lead", [Count(name="event_count_total")], ttl=ttl)
+    limited = replace(counted.features[0], high=high)
+    inbound = function_view("plain", "lead", [Count(direction="inbound", window="90d")])
+    return Catalogue([replace(counted, features=(limited,)), inbound])
 
 
 def test_a_computed_value_out_of_range_never_reaches_redis_and_is_counted(opened: Opened) -> None:
