@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-from leadml_pipelines.assets.features import feature_snapshot
 from leadml_pipelines.assets.metadata import markdown_table, plain
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.resources.connections import PostgresResource, SettingsResource
@@ -12,7 +11,7 @@ SHOWN = 100
 
 
 @dg.asset_check(
-    asset=feature_snapshot,
+    asset="feature_snapshot",
     pool="duckdb",
     description="served vectors, computed again from the newest extract, are the same to the bit",
 )
