@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from leadml_pipelines.assets.features import snapshot_assets
 from leadml_pipelines.assets.metadata import markdown_table, plain
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.resources.connections import PostgresResource, SettingsResource
@@ -11,7 +12,7 @@ SHOWN = 100
 
 
 @dg.asset_check(
-    asset="feature_snapshot",
+    asset=snapshot_assets[0],
     pool="duckdb",
     description="served vectors, computed again from the newest extract, are the same to the bit",
 )
