@@ -177,13 +177,13 @@ def replay(
     everything = served.spine()
     spine = _existing(engine, entity, everything)
     gone = len(everything) - len(spine)
-    if spine.empty:
-        return AuditReport(extract_as_of, gone=gone)
     views = [
         view
         for view in catalogue.views(entity)
         if any(feature.name in served.columns for feature in view.features)
     ]
+    if spine.empty or not views:
+        return AuditReport(extract_as_of, gone=gone)
     differing = compare(served, features_of(views), spine["n"], engine.compute(views, spine))
     found = Excuses(engine, catalogue, served, views, spine).sort(differing)
     return AuditReport(

@@ -331,11 +331,26 @@ def test_words_are_compared_whatever_their_codes(postgres_url: str, bulk: Bulk) 
 
 
 def test_a_feature_that_left_the_catalogue_is_not_compared(postgres_url: str, bulk: Bulk) -> None:
+    wider = Catalogue([*LEAD.views("lead"), *counting("inbound").views("lead")])
+    world = world_of("a")
+    world.load(postgres_url)
+
+    def alter(vector: np.ndarray[Any, Any], places: Mapping[str, int]) -> None:
+        vector[places["touch_count"]] += 1
+
+    serve(postgres_url, ["a"], NOW, alter=alter, definitions=wider)
+    assert audited(postgres_url, bulk(world), wider).skewed == 1
+    report = audited(postgres_url, bulk(world))
+    assert (report.audited, report.mismatches) == (1, ())
+
+
+def test_a_vector_of_which_no_feature_is_left_counts_as_not_audited(
+    postgres_url: str, bulk: Bulk
+) -> None:
     world = world_of("a")
     world.load(postgres_url)
     serve(postgres_url, ["a"], NOW, definitions=counting("inbound"))
-    report = audited(postgres_url, bulk(world))
-    assert (report.audited, report.mismatches) == (1, ())
+    assert audited(postgres_url, bulk(world)).audited == 0
 
 
 def test_only_a_sample_of_the_last_day_is_audited(postgres_url: str, bulk: Bulk) -> None:
