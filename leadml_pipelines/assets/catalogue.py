@@ -6,10 +6,8 @@ from typing import Any
 import dagster as dg
 
 from leadml_pipelines.assets.metadata import markdown_table, rows
-from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.view import Feature, FeatureView
 from leadml_pipelines.resources.connections import SettingsResource
-from leadml_pipelines.times import utc_now
 
 FILE = "feature_catalogue.json"
 """Name of the file in the home folder."""
@@ -73,29 +71,26 @@ def feature_catalogue(settings: SettingsResource) -> dg.MaterializeResult:
     staged = path.with_name(f".{FILE}.new")
     staged.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
     staged.replace(path)
-    return dg.MaterializeResult(
-        metadata=rows(
-            len(found),
-            path=dg.MetadataValue.path(str(path)),
-            written_at=utc_now(),
-            views=sum(len(catalogue().views(entity)) for entity in catalogue().entities),
-            catalogue=markdown_table(
-                ("feature", "entity", "view", "type", "unit", "owner", "meaning", "made of"),
-                [
-                    (
-                        one.name,
-                        one.entity,
-                        one.view,
-                        one.type,
-                        one.unit,
-                        one.owner,
-                        one.description,
-                        ", ".join(map(str, lineages[one.name].values)),
-                    )
-                    for one in found
-                ],
-            ),
+    shown = [
+        (
+            one.name,
+            one.entity,
+            one.view,
+            one.type,
+            one.unit,
+            one.owner,
+            one.description,
+            ", ".join(map(str, lineages[one.name].values)),
         )
+        for one in found
+    ]
+    header = ("feature", "entity", "view", "type", "unit", "owner", "meaning", "made of")
+    return dg.MaterializeResult(
+        metadata={
+            **rows(len(found), views=len({one.view for one in found})),
+            "path": dg.MetadataValue.path(str(path)),
+            "catalogue": markdown_table(header, shown),
+        }
     )
 
 

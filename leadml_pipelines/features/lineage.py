@@ -14,6 +14,7 @@ loaded or computed before somebody asks.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from leadml_pipelines.features.catalogue import Catalogue
 
 SPINE = "spine"
+
+_TRACING = threading.Lock()
 
 LONGEST_EXPRESSION = 600
 """Characters from which on an expression is shown in terms of its intermediate columns."""
@@ -110,9 +113,15 @@ def lineage_of_all(catalogue: Catalogue | None = None) -> Mapping[str, Lineage]:
     }
 
 
-@lru_cache(maxsize=64)
 def _traced(views: tuple[FeatureView, ...]) -> Mapping[str, Lineage]:
     """Lineage of every feature of views that are complete and in their order."""
+    # Whoever asks while it is being computed waits for it, instead of computing it too.
+    with _TRACING:
+        return _trace(views)
+
+
+@lru_cache(maxsize=64)
+def _trace(views: tuple[FeatureView, ...]) -> Mapping[str, Lineage]:
     import sqlglot
     from sqlglot.optimizer.scope import build_scope
 

@@ -11,6 +11,7 @@ from importlib import metadata
 from fastapi import FastAPI
 
 from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.serving.catalogue_routes import trace_ahead
 from leadml_pipelines.serving.errors import add_error_handlers
 from leadml_pipelines.serving.lookup import SnapshotReader, import_ahead
 from leadml_pipelines.serving.metrics import Metrics, MetricsMiddleware
@@ -98,5 +99,6 @@ def _settle() -> None:
     A full collection otherwise walks all of it, and a request waits meanwhile.
     """
     import_ahead()
+    trace_ahead()
     gc.collect()
     gc.freeze()

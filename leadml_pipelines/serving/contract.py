@@ -76,6 +76,66 @@ class FeatureRetrieveResponse(FeatureBatchResponse):
     meta: dict[str, RetrievedEntityMeta]  # type: ignore[assignment]
 
 
+class FeatureLineage(BaseModel):
+    """Where a feature comes from; source columns are written `table.column`."""
+
+    values: list[str] = Field(description="source columns that the value is computed from")
+    conditions: list[str] = Field(description="source columns that decide which rows count")
+    features: list[str] = Field(description="features that it is computed from")
+
+
+class CatalogueEntry(BaseModel):
+    """All there is to know of a feature."""
+
+    name: str
+    entity_type: str
+    view: str
+    type: Literal["double", "integer", "boolean", "category"]
+    unit: str = Field(description="what a number counts; empty for categories")
+    low: float | None = Field(description="least value; null when there is no bound")
+    high: float | None = Field(description="greatest value; null when there is no bound")
+    default: FeatureValue = Field(
+        description="value of an entity about which nothing is known; null: missing"
+    )
+    description: str
+    dimension: Literal["fit", "engagement", "intent", "value", "urgency", "relationship"]
+    owner: str = Field(description="team:<name> or an e-mail address")
+    freshness_seconds: float = Field(description="freshness target: older values are stale")
+    ttl_seconds: float | None = Field(
+        description="older stored values count as missing; null for no limit"
+    )
+    lineage: FeatureLineage
+
+
+class FeatureDefinition(BaseModel):
+    """Where a feature is written down."""
+
+    place: str = Field(description="module and line of its view")
+    text: str = Field(description="what makes it there, in Python; empty without source")
+    sql: str = Field(description="the same in SQL, in terms of what the view reads")
+
+
+class DefinedCatalogueEntry(CatalogueEntry):
+    """All there is to know of a feature, and its definition."""
+
+    definition: FeatureDefinition
+
+
+class CatalogueResponse(BaseModel):
+    """Features that were asked for, in the order of the catalogue, or best first for a search."""
+
+    success: Literal[True] = True
+    features: list[CatalogueEntry]
+    near: list[str] = Field(description="names alike, when a search found nothing")
+
+
+class CatalogueEntryResponse(BaseModel):
+    """One feature."""
+
+    success: Literal[True] = True
+    data: DefinedCatalogueEntry
+
+
 class PredictRequest(Request):
     """Which model, for whom."""
 

@@ -18,6 +18,7 @@ from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.online.format import Rows
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving import contract
+from leadml_pipelines.serving.catalogue_routes import catalogue_routes
 from leadml_pipelines.serving.errors import ApiError, json_response
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.models import ModelShelf, ModelState
@@ -61,6 +62,7 @@ class Parts:
 def add_routes(app: FastAPI, parts: Parts) -> None:
     """Give an app all its routes."""
     app.include_router(_feature_routes(parts.reader))
+    app.include_router(catalogue_routes())
     app.include_router(_model_routes(parts))
     app.include_router(_operation_routes(parts))
 
