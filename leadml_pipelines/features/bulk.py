@@ -22,7 +22,7 @@ def bulk_engine(extract: Extract, settings: Settings) -> DuckDBEngine:
     spill = settings.root / "tmp"
     spill.mkdir(parents=True, exist_ok=True)
     return DuckDBEngine(
-        {name: extract.path / f"{name}.parquet" for name in (*SOURCE_TABLES, "agents")},
+        {name: extract.path / f"{name}.parquet" for name in SOURCE_TABLES},
         memory_limit=settings.duckdb_memory_limit,
         threads=settings.duckdb_threads,
         temp_directory=spill,

@@ -13,7 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from leadml_pipelines.features.relations import RELATIONS, TEXT, TIME, Dialect, columns_of
+from leadml_pipelines.features.relations import (
+    RELATIONS,
+    SOURCE_TABLES,
+    TEXT,
+    TIME,
+    Dialect,
+    columns_of,
+)
 from leadml_pipelines.features.view import KEYS, Feature, FeatureView, Value
 
 if TYPE_CHECKING:
@@ -49,6 +56,7 @@ def compile_views(
     catalogue: Catalogue | None = None,
     tables: Mapping[str, str] | None = None,
     spine: str | None = None,
+    deep: bool = False,
 ) -> str:
     """Compile views, with whatever they are built on, to one statement.
 
@@ -58,6 +66,7 @@ def compile_views(
         catalogue: Where views that these are built on are found; the built-in one by default.
         tables: Source table -> how to spell it in SQL, already quoted; its own name by default.
         spine: A SELECT that becomes the spine; by default the statement reads a table `spine`.
+        deep: Whether the spine has many rows per entity (`features/relations.py`).
 
     Raises:
         CompileError: a view does not build what it declares.
@@ -67,8 +76,8 @@ def compile_views(
 
     found = built_in() if catalogue is None else catalogue
     ordered = found.with_dependencies(views)
-    spelled = tuple(sorted((tables or {}).items()))
-    return _statement(tuple(views), tuple(ordered), dialect, spelled, spine)
+    spelled = tuple(sorted(({name: name for name in SOURCE_TABLES} | dict(tables or {})).items()))
+    return _statement(tuple(views), tuple(ordered), dialect, spelled, spine, deep)
 
 
 @lru_cache(maxsize=256)
@@ -78,6 +87,7 @@ def _statement(
     dialect: Dialect,
     tables: tuple[tuple[str, str], ...],
     spine: str | None,
+    deep: bool,
 ) -> str:
     names = dict(tables)
     columns = {view.name: _columns(view) for view in ordered}
@@ -85,8 +95,7 @@ def _statement(
     if spine is not None:
         ctes.append(f"spine AS {_materialized(dialect)}({spine})")
     for name in _relations(ordered):
-        relation = RELATIONS[name]
-        sql = relation.sql(dialect, names.get(relation.table, relation.table))
+        sql = RELATIONS[name].sql(dialect, names, deep=deep)
         # One pass over the source per view: an engine that kept the pairs of spine and events
         # would write each of them down first.
         ctes.append(f"{name} AS {_not_materialized(dialect)}({sql})")

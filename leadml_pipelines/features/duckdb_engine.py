@@ -30,6 +30,13 @@ _LATE_TABLES = {"graph_metrics": "graph_metrics"}
 """Tables that are not part of an extract from the start -> the asset that adds them to it."""
 
 
+DEEP = 4
+"""Rows of a spine per entity from which on totals are kept along the history.
+
+On 5 M events of 100 k leads the pairs of a spine row with each event cost 0.8 s for one row per
+lead, and the running totals 3 s for any number of them."""
+
+
 class MissingTableError(UserError):
     """A table that features need was not given to the engine."""
 
@@ -145,6 +152,7 @@ class DuckDBEngine:
             "duckdb",
             catalogue=self._catalogue,
             spine="SELECT entity_id, as_of FROM distinct_spine",
+            deep=len(wanted) > DEEP * wanted["entity_id"].nunique(),
         )
         computed = self._query(sql, None, {"distinct_spine": wanted}, features)
         return aligned(keys, computed, features)
@@ -158,8 +166,8 @@ class DuckDBEngine:
         found = built_in() if self._catalogue is None else self._catalogue
         for view in found.with_dependencies(views):
             for name in view.reads:
-                table = RELATIONS[name].table if name in RELATIONS else None
-                if table in self._missing:
+                tables = RELATIONS[name].tables if name in RELATIONS else ()
+                for table in self._missing.keys() & set(tables):
                     path = self._missing[table]
                     raise MissingTableError(
                         f"the view {view.name} reads {table}, and "

@@ -78,6 +78,11 @@ def hours_between(later: Column, earlier: Column) -> Column:
     return _elapsed(later, earlier) / number(HOUR_MICROS)
 
 
+def milliseconds_between(later: Column, earlier: Column) -> Column:
+    """Whole milliseconds from the earlier to the later time, as an integer, rounded down."""
+    return whole(_elapsed(later, earlier) / number(1000))
+
+
 def _elapsed(later: Column, earlier: Column) -> Column:
     return (_micros(later) - _micros(earlier)).cast("double")
 
@@ -146,6 +151,14 @@ def money_sum_if(condition: Column, amount: Column) -> Column:
     high = F.lit(str(MONEY_LIMIT)).cast("decimal(38,4)")
     # `least` skips nulls on every engine, so that a missing sum must be kept missing by hand.
     return F.when(total.isNotNull(), F.greatest(F.least(total, high), low)).cast("double")
+
+
+def whole_sum_if(condition: Column, amount: Column) -> Column:
+    """Aggregate: sum of an integer over the rows that meet a condition, as a double.
+
+    Exact while it stays below 2^53; null when no such row has an amount.
+    """
+    return F.sum(F.when(condition, amount)).cast("double")
 
 
 def latest_if(condition: Column, moment: Column) -> Column:

@@ -2,25 +2,37 @@
 
 A view never joins a source table by itself. It reads a relation, and the rule of the two clocks is
 in the relation, in one place: `Known` pairs each row of the spine with the rows known at its
-`as_of`, `Latest` with the one newest row. Neither can show the future, whatever the view does.
+`as_of`, `Latest` with the one newest row, `Totals` with aggregates over all that were known. None
+can show the future, whatever the view does.
 
-Each engine gets the form that it is good at: DuckDB an ASOF join for `Latest`, PostgreSQL a
-`LATERAL ... LIMIT 1` on the key's index. `Known` is a hash join on the key (an index scan in
-PostgreSQL). On 5 M events of 100 k leads, 36 windowed counts and the recencies in one pass took
-2.2 s in DuckDB on two cores; running maxima over the sorted events with an ASOF join took 7.6 s for
-the recencies alone. Only with thousands of rows per entity on both sides is the second form better.
+Each engine gets the form that it is good at:
+
+* `Latest` is an ASOF join in DuckDB and a `LATERAL ... LIMIT 1` on the key's index in PostgreSQL.
+* `Known` is a join on the key. With `within_days` DuckDB joins on the key and on a bucket of time
+  as wide as the window, so that a row of the spine meets the rows of two buckets and never a whole
+  history; PostgreSQL scans that stretch of an index.
+* `Totals` has no window. Paired and grouped, it costs as many pairs as the spine has rows for each
+  row of the table: right for a spine with a few rows per entity. For more (`deep`) DuckDB keeps
+  running totals along the table and joins them ASOF, which costs the same however many rows of the
+  spine there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 Dialect = Literal["duckdb", "postgres", "spark"]
 
 TEXT, TIME, DOUBLE, INTEGER, MONEY = "string", "timestamp", "double", "bigint", "decimal(18,4)"
 """Column types as the DataFrame API spells them."""
+
+WINDOW_DAYS = 90
+"""How far back `recent_events` and its like go: the longest window of the built-in views."""
+
+_DAY_MICROS = 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,10 @@ class Known:
         columns: Column name -> type.
         masked: Time columns (ends, cancellations) that read as null while they lie after `as_of`.
         instead: Clock that may be null -> the clock that then counts.
+        always: Clocks that, where they are null, have always held.
+        within_days: Only rows whose first clock lies in the last so many times 24 hours.
+        joined: Other source tables that `source` reads.
+        source: A SELECT that stands for the table, with `{table}` for the name of each table.
     """
 
     name: str
@@ -44,25 +60,73 @@ class Known:
     columns: Mapping[str, str]
     masked: tuple[str, ...] = ()
     instead: Mapping[str, str] = field(default_factory=dict)
+    always: tuple[str, ...] = ()
+    within_days: int | None = None
+    joined: tuple[str, ...] = ()
+    source: str = ""
 
-    def sql(self, dialect: Dialect, table: str) -> str:
-        """The relation as a SELECT over `spine` and `table` (quoted as the engine needs it)."""
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The source tables it reads."""
+        return (self.table, *self.joined)
+
+    @property
+    def all_columns(self) -> dict[str, str]:
+        """Columns that views see beside the keys."""
+        return dict(self.columns)
+
+    def sql(self, dialect: Dialect, names: Mapping[str, str], *, deep: bool = False) -> str:
+        """The relation as a SELECT over `spine`.
+
+        Args:
+            dialect: The engine.
+            names: Source table -> how the engine spells it.
+            deep: Means nothing here.
+        """
         columns = "".join(
             f", CASE WHEN r.{name} <= s.as_of THEN r.{name} END AS {name}"
             if name in self.masked
             else f", r.{name} AS {name}"
             for name in self.columns
         )
-        known = " AND ".join(f"{self._clock(clock)} <= s.as_of" for clock in self.clocks)
+        tests = [f"r.{self.key} = s.entity_id", *(self._known(clock) for clock in self.clocks)]
+        spine, rows = "spine", self._rows(names)
+        if self.within_days is not None:
+            since = f"s.as_of - INTERVAL '{24 * self.within_days}' HOUR"
+            tests.append(f"r.{self.clocks[0]} > {since}")
+            if dialect == "duckdb":
+                tests.insert(1, "r.bucket = s.bucket")
+                spine, rows = self._bucketed(rows)
         return (
-            f"SELECT s.entity_id, s.as_of{columns} FROM spine AS s "  # noqa: S608
-            f"JOIN {table} AS r ON r.{self.key} = s.entity_id AND {known}"
+            f"SELECT s.entity_id, s.as_of{columns} FROM {spine} AS s "  # noqa: S608
+            f"JOIN {rows} AS r ON {' AND '.join(tests)}"
         )
 
-    def _clock(self, name: str) -> str:
-        if name in self.instead:
-            return f"COALESCE(r.{name}, r.{self.instead[name]})"
-        return f"r.{name}"
+    def _rows(self, names: Mapping[str, str]) -> str:
+        if not self.source:
+            return names[self.table]
+        return f"({self.source.format_map(names)})"
+
+    def _bucketed(self, rows: str) -> tuple[str, str]:
+        """Spine and rows with the bucket of time that they lie in, the spine in the one before too.
+
+        A window that is as wide as a bucket reaches back into the one before, and no further.
+        """
+        width = (self.within_days or 0) * _DAY_MICROS
+        spine = (
+            "(SELECT entity_id, as_of, UNNEST([bucket, bucket - 1]) AS bucket FROM "  # noqa: S608
+            f"(SELECT entity_id, as_of, EPOCH_US(as_of) // {width} AS bucket FROM spine))"
+        )
+        return spine, (
+            f"(SELECT *, EPOCH_US({self.clocks[0]}) // {width} AS bucket FROM {rows} AS t)"  # noqa: S608
+        )
+
+    def _known(self, clock: str) -> str:
+        if clock in self.instead:
+            return f"COALESCE(r.{clock}, r.{self.instead[clock]}) <= s.as_of"
+        if clock in self.always:
+            return f"COALESCE(r.{clock} <= s.as_of, TRUE)"
+        return f"r.{clock} <= s.as_of"
 
 
 @dataclass(frozen=True)
@@ -87,8 +151,25 @@ class Latest:
     columns: Mapping[str, str]
     where: Mapping[str, str] = field(default_factory=dict)
 
-    def sql(self, dialect: Dialect, table: str) -> str:
-        """The relation as a SELECT over `spine` and `table` (quoted as the engine needs it)."""
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The source tables it reads."""
+        return (self.table,)
+
+    @property
+    def all_columns(self) -> dict[str, str]:
+        """Columns that views see beside the keys."""
+        return {"valid_from": TIME, **self.columns}
+
+    def sql(self, dialect: Dialect, names: Mapping[str, str], *, deep: bool = False) -> str:
+        """The relation as a SELECT over `spine`.
+
+        Args:
+            dialect: The engine.
+            names: Source table -> how the engine spells it.
+            deep: Means nothing here.
+        """
+        table = names[self.table]
         columns = "".join(f", r.{name} AS {name}" for name in self.columns)
         head = f"SELECT s.entity_id, s.as_of, r.{self.time} AS valid_from{columns}"
         tests = [f"t.{name} = '{value}'" for name, value in self.where.items()]
@@ -112,13 +193,91 @@ class Latest:
             f"ON r.{self.key} = s.entity_id AND r.{self.time} = s.newest"
         )
 
+
+@dataclass(frozen=True)
+class Total:
+    """One column of `Totals`.
+
+    Attributes:
+        how: `count`, or `min` or `max` of `clock`.
+        condition: SQL over the table's columns that a row must meet; empty for all.
+    """
+
+    how: Literal["count", "min", "max"]
+    condition: str = ""
+
+    def sql(self, column: str) -> str:
+        """The aggregate, with the same result on every engine: over times and counts only."""
+        what = column if self.how != "count" else "1"
+        return f"{self.how.upper()}(CASE WHEN {self.condition or 'TRUE'} THEN {what} END)"
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counts, first and last times over all rows of a table that were known at `as_of`.
+
+    Has no row for a spine's row at which nothing was known.
+
+    Attributes:
+        name: What views call it.
+        table: Source table.
+        key: Column that holds the entity.
+        clock: When a row happened: what `min` and `max` are of.
+        known: When a row was known; where it is null, when it happened.
+        totals: Column name -> what it is.
+    """
+
+    name: str
+    table: str
+    key: str
+    clock: str
+    known: str
+    totals: Mapping[str, Total]
+
     @property
+    def tables(self) -> tuple[str, ...]:
+        """The source tables it reads."""
+        return (self.table,)
+
+    @cached_property
     def all_columns(self) -> dict[str, str]:
         """Columns that views see beside the keys."""
-        return {"valid_from": TIME, **self.columns}
+        return {n: INTEGER if t.how == "count" else TIME for n, t in self.totals.items()}
+
+    def sql(self, dialect: Dialect, names: Mapping[str, str], *, deep: bool = False) -> str:
+        """The relation as a SELECT over `spine`.
+
+        Args:
+            dialect: The engine.
+            names: Source table -> how the engine spells it.
+            deep: Whether the spine has many rows per entity.
+        """
+        table = names[self.table]
+        # A row is seen from the moment on at which both have passed.
+        seen = f"GREATEST(t.{self.clock}, COALESCE(t.{self.known}, t.{self.clock}))"
+        if deep and dialect == "duckdb":
+            running = ", ".join(
+                f"{t.sql(f't.{self.clock}')} OVER seen AS {n}" for n, t in self.totals.items()
+            )
+            columns = "".join(f", r.{name}" for name in self.totals)
+            # A RANGE frame holds all rows of the same moment, so that any of them is the last.
+            return (
+                f"SELECT s.entity_id, s.as_of{columns} FROM spine AS s ASOF JOIN ("  # noqa: S608
+                f"SELECT t.{self.key}, {seen} AS seen_at, {running} FROM {table} AS t "
+                f"WHERE t.{self.key} IN (SELECT entity_id FROM spine) "
+                f"WINDOW seen AS (PARTITION BY t.{self.key} ORDER BY {seen} "
+                "RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)) AS r "
+                f"ON r.{self.key} = s.entity_id AND r.seen_at <= s.as_of"
+            )
+        columns = "".join(f", {t.sql(f't.{self.clock}')} AS {n}" for n, t in self.totals.items())
+        return (
+            f"SELECT s.entity_id, s.as_of{columns} FROM spine AS s JOIN {table} AS t "  # noqa: S608
+            f"ON t.{self.key} = s.entity_id AND t.{self.clock} <= s.as_of AND {seen} <= s.as_of "
+            "GROUP BY s.entity_id, s.as_of"
+        )
 
 
-Relation = Known | Latest
+Relation = Known | Latest | Totals
 
 _ATTRIBUTES = {
     "source": TEXT,
@@ -128,26 +287,48 @@ _ATTRIBUTES = {
     "household_id": TEXT,
     "attributes": TEXT,
 }
+_EVENT = {
+    "event_type": TEXT,
+    "channel": TEXT,
+    "direction": TEXT,
+    "agent_id": TEXT,
+    "value": MONEY,
+    "occurred_at": TIME,
+}
+_EVENT_CLOCKS = ("occurred_at", "ingested_at")
+# A customer's view need not tell when it knew; the extract fills it in the same way.
+_EVENT_INSTEAD = {"ingested_at": "occurred_at"}
 
 _ALL: tuple[Relation, ...] = (
     # `leads` holds the present; only the moment of creation may be read from it.
     Known("lead_created", "leads", "lead_id", ("created_at",), {"created_at": TIME}),
     Latest("lead_profile", "lead_versions", "lead_id", "valid_from", _ATTRIBUTES),
+    Known("known_events", "lead_events", "lead_id", _EVENT_CLOCKS, _EVENT, instead=_EVENT_INSTEAD),
     Known(
-        "known_events",
+        "recent_events",
         "lead_events",
         "lead_id",
-        ("occurred_at", "ingested_at"),
-        {
-            "event_type": TEXT,
-            "channel": TEXT,
-            "direction": TEXT,
-            "agent_id": TEXT,
-            "value": MONEY,
-            "occurred_at": TIME,
+        _EVENT_CLOCKS,
+        _EVENT,
+        instead=_EVENT_INSTEAD,
+        within_days=WINDOW_DAYS,
+    ),
+    Totals(
+        "event_totals",
+        "lead_events",
+        "lead_id",
+        clock="occurred_at",
+        known="ingested_at",
+        totals={
+            "event_count": Total("count"),
+            "first_event_at": Total("min"),
+            "last_event_at": Total("max"),
+            "first_inbound_at": Total("min", "direction = 'inbound'"),
+            "last_inbound_at": Total("max", "direction = 'inbound'"),
+            "first_outbound_at": Total("min", "direction = 'outbound'"),
+            "last_outbound_at": Total("max", "direction = 'outbound'"),
+            "first_agent_at": Total("min", "agent_id IS NOT NULL"),
         },
-        # A customer's view need not tell when it knew; the extract fills it in the same way.
-        instead={"ingested_at": "occurred_at"},
     ),
     Known(
         "known_policies",
@@ -197,16 +378,75 @@ _ALL: tuple[Relation, ...] = (
         },
         where={"entity_type": "lead"},
     ),
+    # Agents. Of an agent only `hired_at` has a time; specialty and capacity are as of now.
+    Known(
+        "agent_profile",
+        "agents",
+        "agent_id",
+        ("hired_at",),
+        {"hired_at": TIME, "specialty": TEXT, "capacity": INTEGER},
+        always=("hired_at",),
+    ),
+    Known(
+        "agent_assignments",
+        "assignments",
+        "agent_id",
+        ("assigned_at",),
+        {"lead_id": TEXT, "assigned_at": TIME, "ended_at": TIME},
+        masked=("ended_at",),
+    ),
+    # Who was on the lead when the policy was bound has sold it. An end after the moment of the
+    # spine lies after the binding too, so that it needs no mask.
+    Known(
+        "agent_sales",
+        "assignments",
+        "agent_id",
+        ("bound_at",),
+        {"lead_id": TEXT, "product": TEXT, "annual_premium": MONEY, "bound_at": TIME},
+        joined=("policies",),
+        source=(
+            # An agent may have had the lead twice at once.
+            "SELECT DISTINCT a.agent_id, p.policy_id, p.lead_id, p.product, p.annual_premium, "
+            "p.bound_at FROM {assignments} AS a JOIN {policies} AS p ON p.lead_id = a.lead_id "
+            "AND p.bound_at >= a.assigned_at AND (a.ended_at IS NULL OR p.bound_at < a.ended_at)"
+        ),
+    ),
+    Known(
+        "agent_events",
+        "lead_events",
+        "agent_id",
+        _EVENT_CLOCKS,
+        {"lead_id": TEXT, **_EVENT},
+        instead=_EVENT_INSTEAD,
+        within_days=WINDOW_DAYS,
+    ),
+    # What an agent did on a lead since it was theirs; one row per assignment and event.
+    Known(
+        "agent_touches",
+        "assignments",
+        "agent_id",
+        ("assigned_at", "occurred_at", "ingested_at"),
+        {"lead_id": TEXT, "assigned_at": TIME, "occurred_at": TIME},
+        instead=_EVENT_INSTEAD,
+        within_days=WINDOW_DAYS,
+        joined=("lead_events",),
+        source=(
+            "SELECT a.agent_id, a.lead_id, a.assigned_at, e.occurred_at, e.ingested_at "
+            "FROM {assignments} AS a JOIN {lead_events} AS e ON e.lead_id = a.lead_id "
+            "AND e.agent_id = a.agent_id AND e.occurred_at >= a.assigned_at"
+        ),
+    ),
 )
 
 RELATIONS: dict[str, Relation] = {relation.name: relation for relation in _ALL}
 """Every relation by name. `spine` itself (entity_id, as_of) can be read under that name too."""
 
-SOURCE_TABLES: tuple[str, ...] = tuple(dict.fromkeys(relation.table for relation in _ALL))
+SOURCE_TABLES: tuple[str, ...] = tuple(
+    dict.fromkeys(table for relation in _ALL for table in relation.tables)
+)
 """The tables that relations read."""
 
 
 def columns_of(relation: Relation) -> dict[str, str]:
     """Column name -> type of a relation as views see it, keys included."""
-    own = relation.all_columns if isinstance(relation, Latest) else dict(relation.columns)
-    return {"entity_id": TEXT, "as_of": TIME, **own}
+    return {"entity_id": TEXT, "as_of": TIME, **relation.all_columns}

@@ -188,9 +188,10 @@ class FeatureView:
     def inputs(self) -> tuple[str, ...]:
         """Names of the source tables and views it is built on, each once."""
         names = (
-            RELATIONS[name].table if name in RELATIONS else name
+            source
             for name in self.reads
             if name != "spine"
+            for source in (RELATIONS[name].tables if name in RELATIONS else (name,))
         )
         return tuple(dict.fromkeys(names))
 

@@ -103,7 +103,8 @@ def test_views_come_after_those_they_are_built_on() -> None:
 
 def test_the_built_in_catalogue_has_what_the_rest_of_the_house_relies_on() -> None:
     types = {feature.name: feature.type for feature in catalogue().features("lead")}
-    assert len(types) >= 30
+    assert len(types) >= 60
+    assert len(catalogue().features("agent")) >= 10
     promised = {
         "quality_score": "double",
         "engagement_score": "double",
@@ -126,10 +127,10 @@ def test_every_dimension_of_the_lead_score_has_features() -> None:
 
 
 def test_a_view_names_the_tables_and_views_it_needs() -> None:
-    assert catalogue().view("profile").inputs == (
-        "leads", "lead_versions", "policies", "closures",
+    assert catalogue().view("lifecycle").inputs == (
+        "leads", "policies", "closures", "lead_events",
     )  # fmt: skip
-    assert catalogue().view("engineered").inputs == ("profile", "engagement")
+    assert catalogue().view("engineered").inputs == ("profile", "lifecycle", "engagement")
     assert "spine" not in catalogue().view("graph").inputs
 
 

@@ -23,7 +23,7 @@ from leadml_pipelines_tests.features.world import (
     spine,
 )
 
-PROFILE = [catalogue().view("profile")]
+PROFILE = [catalogue().view("profile"), catalogue().view("lifecycle")]
 GRAPH = [catalogue().view("graph")]
 
 

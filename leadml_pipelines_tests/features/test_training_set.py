@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from leadml_pipelines.features.catalogue import catalogue
+from leadml_pipelines.features.entity_types import entity_type
 from leadml_pipelines.features.frames import SpineError
 from leadml_pipelines.features.training_set import training_set
 from leadml_pipelines.times import NaiveTimeError
@@ -32,7 +33,7 @@ from leadml_pipelines_tests.features.world import (
 
 VIEWS = catalogue().views("lead")
 ENGAGEMENT = [catalogue().view("engagement")]
-PROFILE = [catalogue().view("profile")]
+PROFILE = [catalogue().view("profile"), catalogue().view("lifecycle")]
 GRAPH = [catalogue().view("graph")]
 BORN = NOW - timedelta(days=100)
 
@@ -60,7 +61,7 @@ def test_an_event_at_the_moment_itself_is_seen_and_a_microsecond_later_is_not(bu
 
 def test_an_event_that_came_in_late_is_not_seen_before_it_came_in(bulk: Bulk) -> None:
     late = one_event(NOW - timedelta(days=2), ingested_at=NOW + MICROSECOND)
-    rows = training_set(spine(("a", NOW), ("a", NOW + MICROSECOND)), ENGAGEMENT, bulk(late))
+    rows = training_set(spine(("a", NOW), ("a", NOW + MICROSECOND)), VIEWS, bulk(late))
     assert rows["inbound_count_7d"].tolist() == [0, 1]
     assert rows["days_since_last_inbound"].isna().tolist() == [True, False]
 
@@ -224,12 +225,15 @@ def test_deleting_everything_after_the_moment_changes_no_bit_of_any_feature(
     world = random_world(seed)
     past = world.before(moment)
     assert sum(map(len, past.tables.values())) < sum(map(len, world.tables.values()))
-    frame = spine(*((row["lead_id"], moment) for row in world.tables["leads"]), ("nobody", moment))
-    pd.testing.assert_frame_equal(
-        training_set(frame, VIEWS, bulk(world)),
-        training_set(frame, VIEWS, bulk(past)),
-        check_exact=True,
-    )
+    whole, rest = bulk(world), bulk(past)
+    for entity in catalogue().entities:
+        kind = entity_type(entity)
+        ids = [*(row[kind.key] for row in world.tables[kind.table]), "nobody"]
+        frame = spine(*((i, moment) for i in ids))
+        views = catalogue().views(entity)
+        pd.testing.assert_frame_equal(
+            training_set(frame, views, whole), training_set(frame, views, rest), check_exact=True
+        )
 
 
 @PROPERTY

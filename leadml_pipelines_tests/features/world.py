@@ -56,6 +56,12 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "occurred_at": _TIME,
         "ingested_at": _TIME,
     },
+    "agents": {
+        "agent_id": pa.string(),
+        "hired_at": _TIME,
+        "specialty": pa.string(),
+        "capacity": pa.int32(),
+    },
     "assignments": {
         "lead_id": pa.string(),
         "agent_id": pa.string(),
@@ -140,6 +146,8 @@ class World:
             }
         if table == "closures":
             defaults |= {"reason": "lost"}
+        if table == "agents":
+            defaults |= {"capacity": 5}
         if table == "graph_metrics":
             defaults |= {
                 "entity_type": "lead",
@@ -330,11 +338,20 @@ def random_world(seed: int, *, leads: int = 12, events: int = 250) -> World:
             else maybe(Decimal(r.randrange(10**7)).scaleb(-4)),
             ingested_at=None if late is None else at + timedelta(microseconds=late),
         )
+    for agent in ("a", "b", "idle", "unborn"):
+        world.add(
+            "agents",
+            agent_id=agent,
+            hired_at={"a": None, "unborn": NOW + timedelta(days=5)}.get(agent, moment()),
+            specialty=maybe(r.choice(("auto", "home"))),
+            capacity=maybe(r.choice((0, 1, 3))),
+        )
     for _ in range(leads):
         start = moment()
         end = maybe(start + timedelta(days=r.choice((0, 1, 15))))
         world.add(
             "policies",
+            product=r.choice(("auto", "home", "life", "health", "boat")),
             lead_id=r.choice(ids),
             bound_at=start,
             cancelled_at=end,

@@ -1,0 +1,130 @@
+"""Where the lead stands: stage and age, policies and closures, first and last contacts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from leadml_pipelines.features.view import KEYS, Feature, feature_view
+
+# fmt: off
+FEATURES = (
+    Feature("stage", "category", "", None, None, None,
+            "open, customer (has an active policy), or closed (closed, without one).",
+            "relationship"),
+    Feature("is_open", "boolean", "", None, None, False,
+            "Whether the stage is open.", "relationship"),
+    Feature("lead_age_days", "double", "days", 0, None, None,
+            "Days since the lead was created.", "urgency"),
+    Feature("stage_age_days", "double", "days", 0, None, None,
+            "Days since the last change of stage: creation, policy bound or cancelled, closure.",
+            "urgency"),
+    Feature("policy_count", "integer", "policies", 0, None, 0,
+            "Policies ever bound, cancelled ones included.", "relationship"),
+    Feature("active_policy_count", "integer", "policies", 0, None, 0,
+            "Policies bound and not cancelled.", "relationship"),
+    Feature("cancelled_policy_count", "integer", "policies", 0, None, 0,
+            "Policies cancelled.", "relationship"),
+    Feature("active_premium", "double", "currency per year", 0, 9e11, 0.0,
+            "Annual premium of the active policies.", "value"),
+    Feature("days_since_last_policy", "double", "days", 0, None, None,
+            "Days since the newest policy was bound.", "relationship"),
+    Feature("closure_count", "integer", "closures", 0, None, 0,
+            "How often the lead was closed.", "relationship"),
+    Feature("event_count_total", "integer", "events", 0, None, 0,
+            "Events of any kind, ever.", "engagement"),
+    Feature("activity_window_start_days", "double", "days", 0, None, None,
+            "Days since anything happened for the first time; missing when nothing ever did.",
+            "relationship"),
+    Feature("activity_window_end_days", "double", "days", 0, None, None,
+            "Days since anything happened for the last time; missing when nothing ever did.",
+            "urgency"),
+    Feature("activity_window_days", "double", "days", 0, None, None,
+            "Days from the first thing that happened to the last.", "engagement"),
+    Feature("days_since_last_inbound", "double", "days", 0, None, None,
+            "Days since the lead last did something; missing when it never did.", "urgency"),
+    Feature("days_since_last_outbound", "double", "days", 0, None, None,
+            "Days since the last touch, an attempt of ours to reach the lead; missing without one.",
+            "relationship"),
+    Feature("first_outbound_delay_hours", "double", "hours", None, None, None,
+            "Hours from the lead's creation to the first attempt to reach it; missing before.",
+            "relationship"),
+    Feature("first_agent_delay_hours", "double", "hours", None, None, None,
+            "Hours from the lead's creation to the first event with an agent; missing before.",
+            "relationship"),
+    Feature("first_inbound_delay_hours", "double", "hours", None, None, None,
+            "Hours from the lead's creation to the first thing it did; missing before.",
+            "engagement"),
+)
+# fmt: on
+
+
+@feature_view(
+    name="lifecycle",
+    entity="lead",
+    description="Stage, age, policies, and first and last contacts of a lead.",
+    features=FEATURES,
+    reads=("spine", "lead_created", "known_policies", "known_closures", "event_totals"),
+)
+def lifecycle(read: Mapping[str, Any]) -> Any:
+    """One row per row of the spine: events may come before their lead's own row does."""
+    from sqlframe.standalone import functions as F  # noqa: N812
+
+    from leadml_pipelines.features import primitives as p
+
+    active = F.col("cancelled_at").isNull()
+    ever = F.col("bound_at").isNotNull()
+    policies = (
+        read["known_policies"]
+        .groupBy(*KEYS)
+        .agg(
+            p.count_if(ever).alias("bound"),
+            p.count_if(active).alias("active"),
+            p.money_sum_if(active, F.col("annual_premium")).alias("premium"),
+            p.latest_if(ever, F.col("bound_at")).alias("last_bound_at"),
+            p.latest_if(ever, F.col("cancelled_at")).alias("last_cancelled_at"),
+        )
+    )
+    closures = (
+        read["known_closures"]
+        .groupBy(*KEYS)
+        .agg(
+            p.count_if(F.col("closed_at").isNotNull()).alias("closures"),
+            p.latest_if(F.col("closed_at").isNotNull(), F.col("closed_at")).alias("last_closed_at"),
+        )
+    )
+    as_of, created = F.col("as_of"), F.col("created_at")
+    open_ = F.when(F.col("active") > F.lit(0), F.lit("customer")).when(
+        F.col("closures") > F.lit(0), F.lit("closed")
+    )
+    staged = p.extend(
+        p.beside(read["spine"], read["lead_created"], policies, closures, read["event_totals"]),
+        # A lead that was not created yet has no stage, whatever arrived before it.
+        stage=F.when(created.isNotNull(), open_.otherwise(F.lit("open"))),
+        # Skips nulls on every engine.
+        changed_at=F.when(
+            created.isNotNull(),
+            F.greatest("created_at", "last_bound_at", "last_cancelled_at", "last_closed_at"),
+        ),
+    )
+    return p.extend(
+        staged,
+        is_open=F.col("stage") == F.lit("open"),
+        lead_age_days=p.days_between(as_of, created),
+        stage_age_days=p.days_between(as_of, F.col("changed_at")),
+        policy_count=F.col("bound"),
+        active_policy_count=F.col("active"),
+        cancelled_policy_count=F.col("bound") - F.col("active"),
+        active_premium=F.col("premium"),
+        days_since_last_policy=p.days_between(as_of, F.col("last_bound_at")),
+        closure_count=F.col("closures"),
+        event_count_total=F.col("event_count"),
+        activity_window_start_days=p.days_between(as_of, F.col("first_event_at")),
+        activity_window_end_days=p.days_between(as_of, F.col("last_event_at")),
+        activity_window_days=p.days_between(F.col("last_event_at"), F.col("first_event_at")),
+        days_since_last_inbound=p.days_between(as_of, F.col("last_inbound_at")),
+        days_since_last_outbound=p.days_between(as_of, F.col("last_outbound_at")),
+        first_outbound_delay_hours=p.hours_between(F.col("first_outbound_at"), created),
+        first_agent_delay_hours=p.hours_between(F.col("first_agent_at"), created),
+        first_inbound_delay_hours=p.hours_between(F.col("first_inbound_at"), created),
+    )
