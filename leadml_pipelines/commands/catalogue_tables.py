@@ -50,7 +50,9 @@ def print_entries(console: Console, entries: Sequence[Entry], catalogue: Catalog
     )
 
 
-def print_entry(console: Console, entry: Entry, lineage: Lineage, definition: Definition) -> None:
+def print_entry(
+    console: Console, entry: Entry, lineage: Lineage, definition: Definition, sql: str
+) -> None:
     """All about one feature, and where it is written down."""
     console.print(f"[bold]{entry.name}[/]: {escape(entry.description)}", highlight=False)
     facts = Table.grid(padding=(0, 2, 0, 0))
@@ -77,9 +79,8 @@ def print_entry(console: Console, entry: Entry, lineage: Lineage, definition: De
     if definition.text:
         console.print(escape(definition.text), highlight=False, soft_wrap=True)
         console.print()
-    if len(lineage.expression) <= LONGEST_EXPRESSION:
-        sql = escape(lineage.expression)
-        console.print(f"[dim]SQL:[/] {sql}", highlight=False, soft_wrap=True)
+    if len(sql) <= LONGEST_EXPRESSION:
+        console.print(f"[dim]SQL:[/] {escape(sql)}", highlight=False, soft_wrap=True)
     else:
         console.print("[dim]SQL:[/] long; --json has it", highlight=False)
 

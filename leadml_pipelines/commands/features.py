@@ -43,15 +43,15 @@ def show_feature(
     from leadml_pipelines.features.catalogue import catalogue
     from leadml_pipelines.features.definition import definition
     from leadml_pipelines.features.entries import entry, record
-    from leadml_pipelines.features.lineage import lineage
+    from leadml_pipelines.features.lineage import expression, lineage
 
     found, view = entry(name), catalogue().view_of(name)
-    text, traced = definition(view, name), lineage(name)
+    text, traced, sql = definition(view, name), lineage(name), expression(name)
     if as_json:
-        defined = {"place": text.place, "text": text.text, "sql": traced.expression}
+        defined = {"place": text.place, "text": text.text, "sql": sql}
         _print_json({**record(found, traced), "definition": defined})
     else:
-        print_entry(terminal(), found, traced, text)
+        print_entry(terminal(), found, traced, text, sql)
 
 
 @features.command("search")

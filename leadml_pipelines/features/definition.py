@@ -7,6 +7,7 @@ import inspect
 import textwrap
 from dataclasses import dataclass
 
+from leadml_pipelines.features.functions import FeatureFunction
 from leadml_pipelines.features.view import FeatureView
 
 
@@ -17,8 +18,9 @@ class Definition:
     Attributes:
         module: Module of the view.
         line: Line of the view's function in it; 0 when the source is not at hand.
-        text: What makes the feature there: its own expression where the function gives it one by
-            name, else the whole function; empty when the source is not at hand.
+        text: What makes the feature there: the feature function, if it is one; else the expression
+            to which the view's function gives its name; else the whole of that function, or
+            nothing when its source is not at hand.
     """
 
     module: str
@@ -34,13 +36,24 @@ class Definition:
 def definition(view: FeatureView, name: str) -> Definition:
     """Where a view's feature is defined."""
     module = getattr(view.build, "__module__", "")
+    made = _function(view, name)
     try:
         lines, line = inspect.getsourcelines(view.build)
     except (OSError, TypeError):
         # A view typed into an interpreter, or made by an object without source.
-        return Definition(module, 0, "")
+        return Definition(module, 0, made)
     source = textwrap.dedent("".join(lines))
-    return Definition(module, line, _part(source, name) or source.rstrip())
+    return Definition(module, line, made or _part(source, name) or source.rstrip())
+
+
+def _function(view: FeatureView, name: str) -> str:
+    """The feature function behind a feature, among those that the view's function mentions."""
+    seen = inspect.getclosurevars(view.build) if inspect.isfunction(view.build) else None
+    for value in (*seen.nonlocals.values(), *seen.globals.values()) if seen else ():
+        for one in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(one, FeatureFunction) and one.feature.name == name:
+                return one.definition()
+    return ""
 
 
 def _part(source: str, name: str) -> str:

@@ -14,6 +14,7 @@ loaded or computed before somebody asks.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leadml_pipelines.features.relations import RELATIONS
 from leadml_pipelines.features.view import KEYS, FeatureView
+from leadml_pipelines.sources.contract import TABLES
 
 if TYPE_CHECKING:
     from leadml_pipelines.features.catalogue import Catalogue
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 SPINE = "spine"
 
 _TRACING = threading.Lock()
+
+_MADE_UP = re.compile(r"[a-z]_[0-9a-f]{12}")
+"""Names of aggregates that say nothing to a person (`features/functions/views.py`)."""
 
 LONGEST_EXPRESSION = 600
 """Characters from which on an expression is shown in terms of its intermediate columns."""
@@ -58,14 +63,12 @@ class Lineage:
         features: Features of other views that it is computed from, sorted.
         inputs: Both kinds, one step back: columns of the tables and features of the views that its
             own view reads, sorted.
-        expression: The value in SQL, in terms of what the view reads.
     """
 
     values: tuple[SourceColumn, ...]
     conditions: tuple[SourceColumn, ...]
     features: tuple[str, ...]
     inputs: tuple[SourceColumn, ...]
-    expression: str
 
     @property
     def sources(self) -> tuple[SourceColumn, ...]:
@@ -113,6 +116,20 @@ def lineage_of_all(catalogue: Catalogue | None = None) -> Mapping[str, Lineage]:
     }
 
 
+def expression(name: str, catalogue: Catalogue | None = None) -> str:
+    """A feature in SQL, in terms of the relations and views that its view reads.
+
+    Raises:
+        UnknownFeatureError: there is none; the sentence offers near matches.
+    """
+    from leadml_pipelines.features.catalogue import catalogue as built_in
+
+    found = built_in() if catalogue is None else catalogue
+    view = found.view_of(name)
+    with _TRACING:
+        return _expression(tuple(found.with_dependencies([view])), view.name, name)
+
+
 def _traced(views: tuple[FeatureView, ...]) -> Mapping[str, Lineage]:
     """Lineage of every feature of views that are complete and in their order."""
     # Whoever asks while it is being computed waits for it, instead of computing it too.
@@ -122,14 +139,7 @@ def _traced(views: tuple[FeatureView, ...]) -> Mapping[str, Lineage]:
 
 @lru_cache(maxsize=64)
 def _trace(views: tuple[FeatureView, ...]) -> Mapping[str, Lineage]:
-    import sqlglot
-    from sqlglot.optimizer.scope import build_scope
-
-    from leadml_pipelines.features.catalogue import Catalogue
-    from leadml_pipelines.features.compiler import compile_views
-
-    statement = compile_views(views, "duckdb", catalogue=Catalogue(views))
-    root: Any = build_scope(sqlglot.parse_one(statement, read="duckdb"))
+    root = _parsed(views)
     tracer = _Tracer(frozenset(view.name for view in views))
     traced: dict[str, Lineage] = {}
     for view in views:
@@ -138,17 +148,34 @@ def _trace(views: tuple[FeatureView, ...]) -> Mapping[str, Lineage]:
             traced[feature.name] = _composed(
                 tracer.values(scope, feature.name),
                 tracer.conditions(scope, feature.name),
-                tracer.expression(scope, feature.name),
                 tracer.views,
                 traced,
             )
     return traced
 
 
+@lru_cache(maxsize=256)
+def _expression(views: tuple[FeatureView, ...], view: str, name: str) -> str:
+    scope = _parsed(views).cte_sources[view]
+    return _Tracer(frozenset(view.name for view in views)).expression(scope, name)
+
+
+@lru_cache(maxsize=1)
+def _parsed(views: tuple[FeatureView, ...]) -> Any:
+    """The root scope of the statement of views; the last one is kept, for the next question."""
+    import sqlglot
+    from sqlglot.optimizer.scope import build_scope
+
+    from leadml_pipelines.features.catalogue import Catalogue
+    from leadml_pipelines.features.compiler import compile_views
+
+    statement = compile_views(views, "duckdb", catalogue=Catalogue(views))
+    return build_scope(sqlglot.parse_one(statement, read="duckdb"))
+
+
 def _composed(
     values: _Columns,
     conditions: _Columns,
-    expression: str,
     views: frozenset[str],
     known: Mapping[str, Lineage],
 ) -> Lineage:
@@ -169,7 +196,6 @@ def _composed(
         inputs=tuple(
             sorted(c for c in values | conditions if not (c.table in views and c.column in KEYS))
         ),
-        expression=expression,
     )
 
 
@@ -286,6 +312,7 @@ class _Tracer:
                 return part
             _, _, table, source = _source(scope, part)
             bottom = source is None or isinstance(source, str) or table in (SPINE, *self.views)
+            deeper = deeper or bool(_MADE_UP.fullmatch(part.name))
             if not deeper or bottom or table in RELATIONS:
                 return exp.column(part.name)
             outputs = _outputs(source, part.name)
@@ -368,21 +395,34 @@ def _source(scope: Any, column: Any) -> tuple[Any, str, str, Any]:
     """
     inside = scope
     while inside is not None:
-        sources = inside.selected_sources
-        candidates = [column.table] if column.table else list(sources)
-        for alias in candidates:
-            if alias not in sources:
-                continue
-            source = sources[alias][1]
-            if column.table or len(sources) == 1 or _has(source, column.name):
-                name = _name(inside, alias)
-                return inside, alias, name, name if _is_table(source) else source
-        inside = inside.parent
+        alias = _alias(inside, column)
+        if alias:
+            name, source = _name(inside, alias), inside.selected_sources[alias][1]
+            return inside, alias, name, name if _is_table(source) else source
+        # Only a query in an expression sees what is around it.
+        inside = inside.parent if inside.is_subquery else None
     return scope, "", "", None
 
 
-def _has(source: Any, name: str) -> bool:
-    return not _is_table(source) and bool(_outputs(source, name))
+def _alias(scope: Any, column: Any) -> str:
+    """The alias of a scope's source that a column is read from; empty when there is none."""
+    sources = scope.selected_sources
+    if column.table:
+        return str(column.table) if column.table in sources else ""
+    if len(sources) == 1:
+        return str(next(iter(sources)))
+    owners = [alias for alias in sources if _owns(scope, alias, column.name)]
+    return str(owners[0]) if owners else ""
+
+
+def _owns(scope: Any, alias: str, name: str) -> bool:
+    """Whether one of a scope's sources has a column."""
+    source, table = scope.selected_sources[alias][1], _name(scope, alias)
+    if not _is_table(source):
+        return bool(_outputs(source, name))
+    if table == SPINE:
+        return name in KEYS
+    return table not in TABLES or name in TABLES[table].names
 
 
 def _name(scope: Any, alias: str) -> str:

@@ -62,7 +62,7 @@ def catalogue_routes() -> APIRouter:
     def feature(name: str) -> Response:
         """One feature, with its lineage and its definition."""
         from leadml_pipelines.features.definition import definition
-        from leadml_pipelines.features.lineage import lineage_of_all
+        from leadml_pipelines.features.lineage import expression, lineage_of_all
 
         try:
             found = entry(name)
@@ -70,7 +70,7 @@ def catalogue_routes() -> APIRouter:
             raise ApiError(HTTPStatus.NOT_FOUND, "unknown_feature", str(error)) from error
         traced = lineage_of_all()[name]
         text = definition(catalogue().view(found.view), name)
-        defined = {"place": text.place, "text": text.text, "sql": traced.expression}
+        defined = {"place": text.place, "text": text.text, "sql": expression(name)}
         return json_response(
             {"success": True, "data": {**record(found, traced), "definition": defined}}
         )

@@ -13,7 +13,7 @@ from leadml_pipelines.commands.catalogue_tables import print_entries, print_entr
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.definition import definition
 from leadml_pipelines.features.entries import entries, entry
-from leadml_pipelines.features.lineage import lineage
+from leadml_pipelines.features.lineage import expression, lineage
 from leadml_pipelines_tests.end_to_end.commands import leadml
 
 
@@ -46,7 +46,7 @@ def test_one_feature_is_told_with_owner_sources_and_definition(width: int) -> No
     terminal, text = console(width)
     name = "email_open_rate"
     found = definition(catalogue().view_of(name), name)
-    print_entry(terminal, entry(name), lineage(name), found)
+    print_entry(terminal, entry(name), lineage(name), found, expression(name))
     shown = text.getvalue()
     for part in (
         "team:data",
@@ -79,7 +79,7 @@ def test_show_prints_lineage_and_definition_as_json() -> None:
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
     assert shown["lineage"]["values"] == ["policies.bound_at"]
-    assert shown["definition"]["place"].startswith("leadml_pipelines.features.views.profile:")
+    assert shown["definition"]["place"].startswith("leadml_pipelines.features.views.lifecycle:")
 
 
 def test_an_unknown_feature_is_a_sentence_with_its_like() -> None:

@@ -7,16 +7,34 @@ from typing import Any
 
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.definition import definition
+from leadml_pipelines.features.functions import Count, function_view
 from leadml_pipelines.features.view import Feature, FeatureView
 
 SIZE = Feature("size", "double", "m", None, None, None, "Size.", "fit")
 
 
 def test_an_expression_with_the_name_of_the_feature_is_its_definition() -> None:
-    view = catalogue().view("engineered")
-    found = definition(view, "active_premium_mean")
-    assert 'F.col("active_premium")' in found.text
-    assert found.text.endswith('.alias("active_premium_mean")')
+    found = definition(catalogue().view("lifecycle"), "days_since_last_inbound")
+    assert found.text.startswith("days_since_last_inbound=")
+    assert 'F.col("last_inbound_at")' in found.text
+
+
+def test_an_alias_names_an_expression_too() -> None:
+    def build(read: Any) -> Any:
+        return read["spine"].select((read["x"] + 1).alias("size"))
+
+    found = definition(FeatureView("v", "lead", "A.", (SIZE,), ("spine",), build), "size")
+    assert found.text == '(read["x"] + 1).alias("size")'
+
+
+def test_a_feature_function_is_its_own_definition() -> None:
+    found = definition(catalogue().view("engagement"), "email_open_rate")
+    assert found.text == (
+        "Ratio(name='email_open_rate', window='90d', of='email_open', per='email_sent')"
+    )
+    made = function_view("v", "lead", [Count(event_type="email_open", window="14d")])
+    text = "Count(event_type='email_open', window='14d')"
+    assert definition(made, "email_open_count_14d").text == text
 
 
 def test_the_place_is_the_line_of_the_views_function() -> None:

@@ -62,7 +62,7 @@ def test_a_range_reads_as_a_person_says_it(
 
 def test_a_record_is_an_entry_as_json_has_it() -> None:
     one = entry("size", Catalogue([VIEW]))
-    traced = Lineage((SourceColumn("t", "a"),), (SourceColumn("t", "b"),), ("f",), (), "a")
+    traced = Lineage((SourceColumn("t", "a"),), (SourceColumn("t", "b"),), ("f",), ())
     assert record(one, traced) == {
         "name": "size",
         "entity_type": "thing",

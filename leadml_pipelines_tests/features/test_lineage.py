@@ -19,6 +19,7 @@ from leadml_pipelines.features.engines import DuckDBEngine
 from leadml_pipelines.features.lineage import (
     Lineage,
     SourceColumn,
+    expression,
     lineage,
     lineage_of_all,
     lineage_of_view,
@@ -50,7 +51,7 @@ def test_a_rate_comes_from_the_type_and_time_of_events_and_from_both_clocks() ->
 def test_lineage_goes_through_the_views_that_a_view_is_built_on() -> None:
     found = lineage("urgency_score")
     assert found.features == ("inbound_count_1d", "inbound_count_7d", "lead_age_days")
-    assert {c.table for c in found.inputs} == {"engagement", "profile"}
+    assert {c.table for c in found.inputs} == {"engagement", "lifecycle"}
     assert {"lead_events.direction", "leads.created_at"} <= set(texts(found.values))
     assert {"lead_events.ingested_at", "leads.lead_id"} <= set(texts(found.conditions))
 
@@ -96,14 +97,22 @@ def _another(value: Any, number: int) -> Any:
     return value - timedelta(days=3 + number % 40, seconds=number)
 
 
-def _computed(world: World, folder: Path) -> pd.DataFrame:
-    ids = [row["lead_id"] for row in world.tables["leads"]]
+IDS = {"lead": [f"lead_{i}" for i in range(25)], "agent": ["a", "b"]}
+
+
+def _computed(world: World, folder: Path) -> dict[str, pd.Series]:
+    """Every feature of every entity type by name."""
     with DuckDBEngine(world.parquet(folder), threads=1) as engine:
-        return engine.compute(catalogue().views("lead"), spine(*((i, NOW) for i in ids)))
+        frames = [
+            engine.compute(catalogue().views(entity), spine(*((i, NOW) for i in ids)))
+            for entity, ids in IDS.items()
+        ]
+    return {name: frame[name] for frame in frames for name in frame.columns[2:]}
 
 
 @pytest.mark.parametrize(
-    "table", ["leads", "lead_versions", "lead_events", "policies", "closures", "graph_metrics"]
+    "table",
+    ["leads", "lead_versions", "lead_events", "policies", "closures", "assignments", "agents"],
 )
 def test_a_column_whose_change_changes_a_feature_is_in_its_lineage(
     table: str, tmp_path: Path
@@ -113,15 +122,13 @@ def test_a_column_whose_change_changes_a_feature_is_in_its_lineage(
     found = lineage_of_all()
     changed_any = False
     for column in SCHEMAS[table]:
-        if column in ("lead_id", "entity_id") and table in ("leads", "lead_versions"):
-            continue  # the spine is made of these
         rows = [
             row | {column: _another(row[column], number)}
             for number, row in enumerate(world.tables[table])
         ]
         other = World({**world.tables, table: rows})
         after = _computed(other, tmp_path / column)
-        for name in after.columns[2:]:
+        for name in after:
             if not after[name].equals(before[name]):
                 changed_any = True
                 assert SourceColumn(table, column) in found[name].sources, (name, column)
@@ -186,10 +193,10 @@ def test_a_condition_of_a_join_belongs_only_to_what_is_read_through_it() -> None
 
 
 def test_the_expression_says_what_is_done_in_terms_of_what_the_view_reads() -> None:
-    found = lineage("inbound_count_7d").expression
+    found = expression("inbound_count_7d")
     assert found.startswith("COUNT(CASE WHEN ")
     assert "'inbound'" in found
-    assert lineage("degree").expression == "degree"
+    assert expression("degree") == "degree"
     assert lineage("requested_amount_income_ratio").features == ("income_band", "requested_amount")
 
 

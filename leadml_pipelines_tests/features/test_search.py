@@ -21,9 +21,9 @@ ENTRIES = [
     entry("premium", "What is paid per year."),
 ]
 LINEAGES = {
-    one.name: Lineage((SourceColumn("policies", "bound_at"),), (), (), (), "")
+    one.name: Lineage((SourceColumn("policies", "bound_at"),), (), (), ())
     if one.name == "premium"
-    else Lineage((SourceColumn("lead_events", "event_type"),), (), (), (), "")
+    else Lineage((SourceColumn("lead_events", "event_type"),), (), (), ())
     for one in ENTRIES
 }
 

@@ -64,9 +64,9 @@ def test_a_filter_that_names_nothing_is_refused(
 
 def test_one_feature_comes_with_its_definition(client: httpx.Client) -> None:
     data = client.get(f"{FEATURES}/catalogue/policy_count").json()["data"]
-    assert data["view"] == "profile"
+    assert data["view"] == "lifecycle"
     assert data["definition"]["sql"].startswith("COUNT(")
-    assert data["definition"]["place"].startswith("leadml_pipelines.features.views.profile:")
+    assert data["definition"]["place"].startswith("leadml_pipelines.features.views.lifecycle:")
 
 
 def test_an_unknown_feature_is_named_with_its_like(client: httpx.Client) -> None:
