@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -49,13 +49,19 @@ class PostgresEngine:
         url: `postgresql://...`.
         schema: Schema of the source contract.
         catalogue: Where views that others are built on are found; the built-in one by default.
+        statement_timeout: How long a statement may take before the server ends it; None: for ever.
 
     Raises:
         ValueError: the schema's name is not lower-case letters, digits and _.
     """
 
     def __init__(
-        self, url: str, schema: str = "crm", *, catalogue: Catalogue | None = None
+        self,
+        url: str,
+        schema: str = "crm",
+        *,
+        catalogue: Catalogue | None = None,
+        statement_timeout: timedelta | None = None,
     ) -> None:
         if not _SCHEMA.fullmatch(schema):
             raise ValueError(
@@ -64,6 +70,7 @@ class PostgresEngine:
             )
         self._url = url
         self._catalogue = catalogue
+        self._timeout = statement_timeout
         self._tables = {
             table: f'"leadml"."{table}"' if table in _OWN_TABLES else f'"{schema}"."{table}"'
             for table in SOURCE_TABLES
@@ -175,4 +182,7 @@ class PostgresEngine:
         connection = connect(self._url, autocommit=True)
         for setting in _SESSION:
             connection.execute(setting.encode())
+        if self._timeout is not None:
+            milliseconds = self._timeout // timedelta(milliseconds=1)
+            connection.execute(f"SET statement_timeout = {milliseconds}".encode())
         return connection

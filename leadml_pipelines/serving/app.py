@@ -58,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
         max_body_size=MAX_BODY,
     )
     add_error_handlers(app)
-    add_routes(app, Parts(store, reader, shelf, measured, postgres_url))
+    add_routes(app, Parts(store, reader, shelf, measured, postgres_url, settings))
     # The last one added is asked first.
     app.add_middleware(ApiKeyMiddleware, digests=key_digests(settings))
     app.add_middleware(MetricsMiddleware, metrics=measured)

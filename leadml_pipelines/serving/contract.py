@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from leadml_pipelines.features.engineer import MAX_FUNCTIONS
 from leadml_pipelines.online.store import MAX_BATCH
 
 MAX_RETRIEVE = 100
@@ -134,6 +135,75 @@ class CatalogueEntryResponse(BaseModel):
 
     success: Literal[True] = True
     data: DefinedCatalogueEntry
+
+
+class EngineerRequest(Request):
+    """Feature functions to compute now, or a model to propose some for."""
+
+    entity_type: str = Field("lead", description="what the ids are of")
+    entity_ids: Annotated[
+        list[str], Field(max_length=MAX_RETRIEVE, description="1 to 100 ids; none to only propose")
+    ] = Field(default_factory=list)
+    functions: Annotated[
+        list[dict[str, Any]],
+        Field(
+            max_length=MAX_FUNCTIONS,
+            description='1 to 50, as in {"function": "count", "event_type": "email_open", '
+            '"window": "14d"}; none to compute what is proposed',
+        ),
+    ] = Field(default_factory=list)
+    target: str | None = Field(None, description="name of a model to propose functions for")
+    limit: int = Field(10, ge=1, le=MAX_FUNCTIONS, description="most proposals")
+    as_of: AwareDatetime | None = Field(
+        None, description="a past moment; now by default, with its time zone"
+    )
+
+
+class EngineeredFeature(BaseModel):
+    """A feature that a function makes."""
+
+    name: str
+    function: str = Field(description="name of the function")
+    type: Literal["double", "integer", "boolean", "category"]
+    unit: str
+    low: float | None
+    high: float | None
+    default: FeatureValue
+    description: str
+    dimension: str
+    spec: dict[str, Any] = Field(description="as in a request")
+    definition: str = Field(description="Python text, to paste into the functions of a view")
+
+
+class FeatureProposal(EngineeredFeature):
+    """A feature that tells of the target."""
+
+    score: float = Field(description="mutual information with the label, in nats")
+    known_share: float = Field(description="share of the rows that have a value")
+    most_like: str = Field(description="the feature that orders the rows most alike; may be empty")
+    likeness: float = Field(description="rank correlation with it, 0 to 1")
+
+
+class ProposalBasis(BaseModel):
+    """What proposals were made from."""
+
+    target: str
+    rows: int = Field(description="rows of the training part that were looked at")
+    candidates: int = Field(description="functions that were tried")
+    training_set: str = Field(description="hash of the saved training set")
+    data_end: datetime = Field(description="where its data ends")
+
+
+class EngineerResponse(BaseModel):
+    """Values by entity, and what they are."""
+
+    success: Literal[True] = True
+    as_of: datetime | None = Field(description="the moment of the values; null without ids")
+    features: dict[str, dict[str, FeatureValue]]
+    definitions: list[EngineeredFeature]
+    proposals: list[FeatureProposal]
+    basis: ProposalBasis | None = Field(description="null when nothing was to be proposed")
+    view: str = Field(description="Python text of a view with these functions, to paste")
 
 
 class PredictRequest(Request):

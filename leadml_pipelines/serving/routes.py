@@ -19,11 +19,13 @@ from leadml_pipelines.online.format import Rows
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving import contract
 from leadml_pipelines.serving.catalogue_routes import catalogue_routes
+from leadml_pipelines.serving.engineer_routes import engineer_routes
 from leadml_pipelines.serving.errors import ApiError, json_response
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.models import ModelShelf, ModelState
 from leadml_pipelines.serving.predict import Predictor
 from leadml_pipelines.serving.reader import STALE_AFTER, FeatureReader, Found
+from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import from_micros
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -46,6 +48,7 @@ class Parts:
         shelf: Models.
         metrics: Counters.
         postgres_url: PostgreSQL, for its sign of life.
+        settings: All settings.
     """
 
     store: OnlineStore
@@ -53,6 +56,7 @@ class Parts:
     shelf: ModelShelf
     metrics: Metrics
     postgres_url: str
+    settings: Settings
 
 
 # The endpoints are plain functions, which FastAPI runs in threads: redis-py and psycopg without
@@ -63,6 +67,7 @@ def add_routes(app: FastAPI, parts: Parts) -> None:
     """Give an app all its routes."""
     app.include_router(_feature_routes(parts.reader))
     app.include_router(catalogue_routes())
+    app.include_router(engineer_routes(parts.settings))
     app.include_router(_model_routes(parts))
     app.include_router(_operation_routes(parts))
 
