@@ -6,7 +6,8 @@ part alone (a choice made on the test rows would flatter the next test), and ran
 information with the label. Values are cut into bins first, in which missing is one more, because
 that a value is missing often tells the most.
 
-Of functions that differ by their window only the best is proposed, and none that the catalogue has.
+Of functions that differ by their window only the best is proposed, and none that the catalogue has
+under its name, or that orders the rows as a feature of the training set does.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ MAX_TYPES = 10
 COUNT_WINDOWS = ("1d", "3d", "7d", "14d", "30d", "60d", "90d")
 LONG_WINDOWS = ("14d", "30d", "60d", "90d")
 """Windows of what needs more than a few events to say anything."""
+
+SAME = 0.98
+"""Rank correlation from which on a function tells the same as a feature that is there already."""
 
 BINS = 10
 """Bins of about as many values each."""
@@ -202,7 +206,7 @@ def seen_events(engine: DuckDBEngine) -> Seen:
     """The events of an extract by type, direction and channel."""
     found = engine.sql(
         "SELECT event_type, direction, channel, count(*) AS n FROM lead_events "
-        "WHERE event_type <> '' GROUP BY ALL ORDER BY n DESC, ALL"
+        "WHERE event_type <> '' GROUP BY ALL ORDER BY n DESC, event_type, direction, channel"
     )
     types = found.groupby("event_type", sort=False)["n"].sum().sort_values(ascending=False)
     top = found.drop_duplicates("event_type")
@@ -279,7 +283,7 @@ def ranked(
         limit: How many at most.
 
     Returns:
-        Best first, one for each choice of events, and none that tells nothing.
+        Best first, one for each choice of events, and none that tells nothing, or nothing new.
     """
     import numpy as np
     from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
@@ -302,9 +306,11 @@ def ranked(
             break
         if _family(function) in seen:
             continue
-        seen.add(_family(function))
         column = columns[names[at]]
         like, likeness = _most_like(_ranks(column), others)
+        if likeness >= SAME:
+            continue
+        seen.add(_family(function))
         known = float(np.mean(~np.isnan(column)))
         found.append(Proposal(function, score, known, like, likeness))
     return found
