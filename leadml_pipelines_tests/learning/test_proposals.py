@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,6 @@ import pytest
 
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.functions import Count, FeatureFunction, Recency
-from leadml_pipelines.learning.encoding import Column
 from leadml_pipelines.learning.proposals import (
     NoBasisError,
     Seen,
@@ -23,10 +20,8 @@ from leadml_pipelines.learning.proposals import (
 )
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.learning.split import train_test
-from leadml_pipelines.learning.training_set import assemble, save_training_set
 from leadml_pipelines.settings import Settings
-from leadml_pipelines.sources.extract import extract_sources
-from leadml_pipelines_tests.features.world import NOW, World
+from leadml_pipelines_tests.learning.planted import save_planted
 
 SEEN = Seen(
     {"email_sent": 900, "email_open": 400, "page_view": 300, "Ärger!": 5, "note": 3},
@@ -130,42 +125,11 @@ def test_the_same_seed_ranks_the_same() -> None:
     assert one == other
 
 
-def _planted(url: str, root: Path, *, leads: int = 300) -> pd.DataFrame:
-    """Leads of which those who opened a mail in their last two weeks convert; an extract of them."""
-    r = random.Random(4)  # noqa: S311 - repeatable, not secret
-    world, rows = World(), []
-    for number in range(leads):
-        lead = f"lead_{number}"
-        created = NOW - timedelta(days=600 - number)
-        as_of = created + timedelta(days=30)
-        world.lead(lead, created)
-        opened = r.random() < 0.4
-        if opened:
-            world.event(lead, as_of - timedelta(days=r.uniform(1, 13)), event_type="email_open",
-                        channel="email")  # fmt: skip
-        for _ in range(4):
-            kind = r.choice(("page_view", "note"))
-            at = created + timedelta(days=r.uniform(1, 29))
-            world.event(lead, at, event_type=kind, direction="internal")
-        rows.append((lead, as_of, created, "30d", float(opened), r.random()))
-    world.load(url)
-    extract_sources(url, root / "extracts", clock="data")
-    frame = pd.DataFrame(rows, columns=["entity_id", "as_of", "created_at", "moment", "label", "x"])
-    for name in ("as_of", "created_at"):
-        frame[name] = frame[name].astype("datetime64[us, UTC]")
-    return frame
-
-
 def test_a_planted_cause_is_proposed_from_the_training_part_of_a_saved_set(
     postgres_url: str, home: Path
 ) -> None:
     settings = Settings(home=home, postgres_url=postgres_url)
-    frame = _planted(postgres_url, settings.root)
-    spec = SPECS["conversion"]
-    span = {"data_start": frame["created_at"].min(), "data_end": NOW}
-    save_training_set(
-        assemble(spec, frame, [Column("x", "double")], **span), settings.training_sets
-    )
+    frame, span = save_planted(settings)
     found = propose(settings, "conversion", limit=3)
     best = found.found[0]
     # The catalogue has the windows of 7, 30 and 90 days, so that 14 days are free to be found.
@@ -175,7 +139,7 @@ def test_a_planted_cause_is_proposed_from_the_training_part_of_a_saved_set(
         {"function": "count", "channel": "email", "direction": "inbound", "window": "14d"},
     )
     assert best.score > 0.5
-    assert found.rows == len(train_test(spec, frame, **span).train) < len(frame)
+    assert found.rows == len(train_test(SPECS["conversion"], frame, **span).train) < len(frame)
     assert len(found.found) == 3
     assert found.candidates > 50
 

@@ -8,8 +8,15 @@ import httpx
 import pytest
 
 from leadml_pipelines.features.entries import entries
+from leadml_pipelines.features.lineage import lineage_of_all
 
 FEATURES = "/api/v1/features"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def traced() -> None:
+    """Lineage is known, as it is some seconds after an app's start; on a busy machine, many."""
+    lineage_of_all()
 
 
 def _names(client: httpx.Client, **query: Any) -> list[str]:
