@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from functools import cached_property
 
 from leadml_pipelines.errors import UserError
+from leadml_pipelines.features.plugins import installed_views
 from leadml_pipelines.features.relations import RELATIONS
 from leadml_pipelines.features.view import Feature, FeatureDefinitionError, FeatureView
 from leadml_pipelines.features.views import BUILT_IN
@@ -165,9 +166,9 @@ def _unknown(names: list[str], known: Iterable[str]) -> str:
     return "; ".join(f"there is no feature named {n}{_near(n, candidates)}" for n in names)
 
 
-_CATALOGUE = Catalogue(BUILT_IN)
+_CATALOGUE = Catalogue((*BUILT_IN, *installed_views()))
 
 
 def catalogue() -> Catalogue:
-    """The built-in catalogue."""
+    """The catalogue: the built-in views, and those of installed packages."""
     return _CATALOGUE

@@ -57,6 +57,7 @@ def compile_views(
     tables: Mapping[str, str] | None = None,
     spine: str | None = None,
     deep: bool = False,
+    numbered: bool = False,
 ) -> str:
     """Compile views, with whatever they are built on, to one statement.
 
@@ -67,6 +68,8 @@ def compile_views(
         tables: Source table -> how to spell it in SQL, already quoted; its own name by default.
         spine: A SELECT that becomes the spine; by default the statement reads a table `spine`.
         deep: Whether the spine has many rows per entity (`features/relations.py`).
+        numbered: The spine has a third column, `position`, which the statement returns instead of
+            `entity_id` and `as_of`.
 
     Raises:
         CompileError: a view does not build what it declares.
@@ -77,7 +80,7 @@ def compile_views(
     found = built_in() if catalogue is None else catalogue
     ordered = found.with_dependencies(views)
     spelled = tuple(sorted(({name: name for name in SOURCE_TABLES} | dict(tables or {})).items()))
-    return _statement(tuple(views), tuple(ordered), dialect, spelled, spine, deep)
+    return _statement(tuple(views), tuple(ordered), dialect, spelled, spine, deep, numbered)
 
 
 @lru_cache(maxsize=256)
@@ -88,6 +91,7 @@ def _statement(
     tables: tuple[tuple[str, str], ...],
     spine: str | None,
     deep: bool,
+    numbered: bool,
 ) -> str:
     names = dict(tables)
     columns = {view.name: _columns(view) for view in ordered}
@@ -101,15 +105,18 @@ def _statement(
         ctes.append(f"{name} AS {_not_materialized(dialect)}({sql})")
     for view in ordered:
         body = _body(view, dialect, tuple((name, columns[name]) for name in view.views))
-        ctes.append(f"{view.name} AS ({_complete(view, body, dialect)})")
+        more = ", s.position" if numbered and view.name == wanted[0].name else ""
+        ctes.append(f"{view.name} AS ({_complete(view, body, dialect, more)})")
+    first = wanted[0].name
+    keys = f"{first}.position" if numbered else f"{first}.entity_id, {first}.as_of"
     features = "".join(f", {view.name}.{f.name}" for view in wanted for f in view.features)
     joins = "".join(
-        f"\nJOIN {view.name} ON {view.name}.entity_id = s.entity_id AND {view.name}.as_of = s.as_of"
-        for view in wanted
+        f"\nJOIN {view.name} ON {view.name}.entity_id = {first}.entity_id "
+        f"AND {view.name}.as_of = {first}.as_of"
+        for view in wanted[1:]
     )
     joined = ",\n".join(ctes)
-    with_ = f"WITH {joined}\n" if ctes else ""
-    return f"{with_}SELECT s.entity_id, s.as_of{features}\nFROM spine AS s{joins}"
+    return f"WITH {joined}\nSELECT {keys}{features}\nFROM {first}{joins}"
 
 
 def _relations(views: Iterable[FeatureView]) -> list[str]:
@@ -130,11 +137,11 @@ def _columns(view: FeatureView) -> tuple[tuple[str, str], ...]:
     return (("entity_id", TEXT), ("as_of", TIME), *own)
 
 
-def _complete(view: FeatureView, body: str, dialect: Dialect) -> str:
+def _complete(view: FeatureView, body: str, dialect: Dialect, more: str) -> str:
     """One row per row of the spine, in the declared types, with defaults where there is nothing."""
     features = "".join(f",\n  {_typed(feature, dialect)}" for feature in view.features)
     return (
-        f"SELECT s.entity_id, s.as_of{features}\nFROM spine AS s LEFT JOIN (\n{body}\n) AS v "
+        f"SELECT s.entity_id, s.as_of{more}{features}\nFROM spine AS s LEFT JOIN (\n{body}\n) AS v "
         "ON v.entity_id = s.entity_id AND v.as_of = s.as_of"
     )
 

@@ -18,11 +18,12 @@ from leadml_pipelines.features.frames import (
     to_pandas,
 )
 from leadml_pipelines.features.relations import RELATIONS, SOURCE_TABLES
-from leadml_pipelines.features.view import Feature, FeatureView
+from leadml_pipelines.features.view import FeatureView
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
+    import pyarrow as pa
 
     from leadml_pipelines.features.catalogue import Catalogue
 
@@ -145,17 +146,18 @@ class DuckDBEngine:
         """
         self._require_tables(views)
         keys = checked_spine(spine)
-        wanted = distinct_keys(keys)
+        wanted, positions = distinct_keys(keys)
         features = features_of(views)
         sql = compile_views(
             views,
             "duckdb",
             catalogue=self._catalogue,
-            spine="SELECT entity_id, as_of FROM distinct_spine",
+            spine="SELECT entity_id, as_of, position FROM distinct_spine",
+            numbered=True,
             deep=len(wanted) > DEEP * wanted["entity_id"].nunique(),
         )
-        computed = self._query(sql, None, {"distinct_spine": wanted}, features)
-        return aligned(keys, computed, features)
+        computed = self._query(sql, None, {"distinct_spine": wanted})
+        return aligned(keys, positions, computed, features)
 
     def _require_tables(self, views: Sequence[FeatureView]) -> None:
         """Refuse views over a missing table: it would pass for one in which nothing is known."""
@@ -188,15 +190,14 @@ class DuckDBEngine:
         Returns:
             The result; times come back as datetime64[us, UTC], text as objects.
         """
-        return self._query(query, params, frames, ())
+        return to_pandas(self._query(query, params, frames), ())
 
     def _query(
         self,
         query: str,
         params: Sequence[Any] | Mapping[str, Any] | None,
         frames: Mapping[str, pd.DataFrame],
-        features: Sequence[Feature],
-    ) -> pd.DataFrame:
+    ) -> pa.Table:
         # A cursor of its own: frames of one call are not seen by another.
         cursor = self._connection.cursor()
         try:
@@ -204,7 +205,7 @@ class DuckDBEngine:
             for name, frame in frames.items():
                 _register(cursor, name, frame)
             result = cursor.sql(query, params=None if params is None else _naive(params))
-            return to_pandas(result.to_arrow_table(), features)
+            return result.to_arrow_table()
         finally:
             cursor.close()
 

@@ -9,8 +9,12 @@ from leadml_pipelines.features.view import KEYS, Feature, FeatureView
 from leadml_pipelines.times import require_utc_column
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
     import pyarrow as pa
+
+    Positions = npt.NDArray[np.int64]
 
 
 class SpineError(ValueError):
@@ -57,24 +61,60 @@ def checked_spine(spine: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"entity_id": ids, "as_of": moments})
 
 
-def distinct_keys(keys: pd.DataFrame) -> pd.DataFrame:
-    """The distinct rows of a checked spine that can match anything."""
-    return keys[keys["entity_id"].notna()].drop_duplicates(ignore_index=True)
+def distinct_keys(keys: pd.DataFrame) -> tuple[pd.DataFrame, Positions]:
+    """The distinct rows of a checked spine that can match anything.
+
+    Returns:
+        `entity_id`, `as_of` and `position` (0, 1, ...) of each distinct row, and for each row of
+        the spine the position of its key: int64[n], -1 where the entity is missing.
+    """
+    import numpy as np
+    import pandas as pd
+
+    entity, ids = pd.factorize(keys["entity_id"])
+    moment, moments = pd.factorize(keys["as_of"])
+    known = entity >= 0
+    # One number per pair: as many as rows at most, so that nothing overflows.
+    pairs = entity[known].astype(np.int64) * max(len(moments), 1) + moment[known]
+    codes, distinct = pd.factorize(pairs)
+    positions = np.full(len(keys), -1, dtype=np.int64)
+    positions[known] = codes
+    frame = pd.DataFrame(
+        {
+            "entity_id": pd.Series(ids[distinct // max(len(moments), 1)], dtype=object),
+            "as_of": pd.Series(moments[distinct % max(len(moments), 1)], dtype=keys["as_of"].dtype),
+            "position": np.arange(len(distinct), dtype=np.int64),
+        }
+    )
+    return frame, positions
 
 
 def aligned(
-    keys: pd.DataFrame, computed: pd.DataFrame, features: Sequence[Feature]
+    keys: pd.DataFrame, positions: Positions, computed: pa.Table, features: Sequence[Feature]
 ) -> pd.DataFrame:
     """Give every row of a checked spine its computed values, in the spine's order.
 
-    Rows without an entity get the defaults.
+    Args:
+        keys: The checked spine.
+        positions: Of its rows, from `distinct_keys`.
+        computed: `position` and the features, in any order.
+        features: Which they are. Rows without an entity get their defaults.
     """
-    frame = keys.merge(computed, on=list(KEYS), how="left", validate="many_to_one")
-    lost = keys["entity_id"].isna().to_numpy()
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    lost = positions < 0
+    row_of = np.empty(computed.num_rows, dtype=np.int64)
+    row_of[computed.column("position").to_numpy()] = np.arange(computed.num_rows)
+    rows = np.zeros(len(keys), dtype=np.int64)
+    rows[~lost] = row_of[positions[~lost]]
+    values = computed.drop_columns("position").combine_chunks()
+    frame = to_pandas(values.take(pa.array(rows, mask=lost)), features)
     if lost.any():
         for feature in features:
             frame.loc[lost, feature.name] = feature.default
-    return frame
+    return pd.concat([keys, frame], axis=1)
 
 
 def to_pandas(table: pa.Table, features: Sequence[Feature]) -> pd.DataFrame:

@@ -346,7 +346,7 @@ def random_world(seed: int, *, leads: int = 12, events: int = 250) -> World:
             specialty=maybe(r.choice(("auto", "home"))),
             capacity=maybe(r.choice((0, 1, 3))),
         )
-    for _ in range(leads):
+    for _ in range(2 * leads):
         start = moment()
         end = maybe(start + timedelta(days=r.choice((0, 1, 15))))
         world.add(

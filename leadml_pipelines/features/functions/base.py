@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
@@ -97,7 +97,8 @@ class FeatureFunction(ABC):
 
     def spec(self) -> dict[str, Any]:
         """The same as JSON, for `from_spec`."""
-        return {"function": self.function, **self.arguments()}
+        given = {name: _plain(value) for name, value in self.arguments().items()}
+        return {"function": self.function, **given}
 
     @classmethod
     def check_spec(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,6 +121,14 @@ class FeatureFunction(ABC):
             name: tuple(value) if isinstance(value, list) else value
             for name, value in arguments.items()
         }
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: dataclasses as objects of what is not at its default."""
+    if is_dataclass(value) and not isinstance(value, type):
+        pairs = ((field, getattr(value, field.name)) for field in fields(value))
+        return {field.name: _plain(own) for field, own in pairs if own != _default(field)}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _default(field: Field[Any]) -> Any:

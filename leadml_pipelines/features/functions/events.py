@@ -7,15 +7,20 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from leadml_pipelines.features.functions.base import Column, FeatureFunction
+from leadml_pipelines.features.functions.base import (
+    Column,
+    FeatureFunction,
+    FunctionSpecError,
+)
 from leadml_pipelines.times import parse_duration
 
 Words = str | tuple[str, ...]
 """One word or several."""
 
 _HOUR = timedelta(hours=1)
+_CHOICES = ("event_type", "channel", "direction")
 
 
 @dataclass(frozen=True)
@@ -69,14 +74,15 @@ class Events:
         return text
 
     def _given(self) -> list[tuple[str, tuple[str, ...]]]:
-        pairs = [(name, getattr(self, name)) for name in ("event_type", "channel", "direction")]
-        listed = [
-            (name, (value,) if isinstance(value, str) else tuple(value)) for name, value in pairs
-        ]
-        for name, words in listed:
-            if not all(isinstance(word, str) and word for word in words):
-                raise ValueError(f"{name} is {words!r}; it must be a word or a list of words")
-        return [(name, words) for name, words in listed if words]
+        listed = []
+        for name in _CHOICES:
+            value = getattr(self, name)
+            words = (value,) if isinstance(value, str) else value
+            if not isinstance(words, tuple) or not all(isinstance(w, str) and w for w in words):
+                raise ValueError(f"{name} is {value!r}; it must be a word or a list of words")
+            if words:
+                listed.append((name, words))
+        return listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +111,25 @@ class EventFunction(FeatureFunction):
         """Refuse a window that can't be one."""
         if self.window is not None:
             window_hours(self.window)
+
+    @classmethod
+    def check_spec(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Events may come as objects.
+
+        Raises:
+            FunctionSpecError: as above, or such an object has other members.
+        """
+        checked = super().check_spec(arguments)
+        for name, value in checked.items():
+            if isinstance(value, Mapping):
+                if unknown := set(value) - set(_CHOICES):
+                    raise FunctionSpecError(
+                        f"{name} of {cls.function} has {', '.join(sorted(unknown))}; events are "
+                        f"chosen by {', '.join(_CHOICES)}"
+                    )
+                words = {k: tuple(w) if isinstance(w, list) else w for k, w in value.items()}
+                checked[name] = Events(**words)
+        return checked
 
     @property
     def events(self) -> Events:

@@ -153,21 +153,9 @@ class WeightedScore(FeatureFunction):
                     f"{', '.join(sorted(known))}"
                 )
             worth = part.get("worth", ())
-            pairs = tuple(worth.items()) if isinstance(worth, Mapping) else tuple(map(tuple, worth))
+            pairs = tuple(worth.items() if isinstance(worth, Mapping) else map(tuple, worth))
             try:
                 parts.append(Part(**{**part, "worth": pairs}))
             except (TypeError, ValueError) as error:
                 raise FunctionSpecError(f"weighted_score: {error}") from error
         return {**checked, "parts": tuple(parts)}
-
-    def spec(self) -> dict[str, Any]:
-        """The same as JSON."""
-        parts = [
-            {
-                field.name: dict(value) if field.name == "worth" else value
-                for field in fields(Part)
-                if (value := getattr(part, field.name)) != field.default
-            }
-            for part in self.parts
-        ]
-        return {**super().spec(), "parts": parts}

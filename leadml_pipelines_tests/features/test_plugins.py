@@ -1,0 +1,76 @@
+"""Views of other packages: the example of the docs works as it stands, a broken one is named."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import leadml_pipelines
+
+DOCS = Path(leadml_pipelines.__file__).parents[1] / "docs" / "features.md"
+
+COMPUTE = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+from leadml_pipelines.features.catalogue import catalogue
+from leadml_pipelines.features.engines import DuckDBEngine
+from leadml_pipelines.features.functions import FUNCTIONS
+from leadml_pipelines_tests.features.world import NOW, World, spine
+
+world = World().lead("a", NOW - timedelta(days=40))
+for days in (0.5, 2, 3, 20):
+    world.event("a", NOW - timedelta(days=days), event_type="portal_login")
+view = catalogue().view_of("inbound_burst_30d")
+with DuckDBEngine(world.parquet(Path(sys.argv[1]))) as engine:
+    row = engine.compute([view], spine(("a", NOW))).iloc[0]
+print(view.owner, FUNCTIONS["burst"].__module__, *row.iloc[2:].tolist())
+"""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def install(folder: Path, code: str, entry: str) -> None:
+    """Lay a package and its metadata where Python finds installed packages."""
+    (folder / "acme_features.py").write_text(code, encoding="utf-8")
+    metadata = folder / "acme_features-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Name: acme-features\nVersion: 1\n", encoding="utf-8")
+    (metadata / "entry_points.txt").write_text(entry, encoding="utf-8")
+
+
+def run(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = f"import sys; sys.path.insert(0, {str(folder)!r})\n"
+    return subprocess.run(
+        [sys.executable, "-c", path + code, *arguments], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_the_example_of_the_docs_adds_a_function_and_a_view(tmp_path: Path) -> None:
+    (code,), (project,) = blocks("python"), blocks("toml")
+    points = tomllib.loads(project)["project"]["entry-points"]["leadml.views"]
+    lines = "\n".join(f"{name} = {value}" for name, value in points.items())
+    install(tmp_path, code, f"[leadml.views]\n{lines}\n")
+    done = run(tmp_path, COMPUTE, str(tmp_path / "world"))
+    assert done.stderr == ""
+    assert done.stdout.split() == ["team:portal", "acme_features", "3", "0.5", "0.25"]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("VIEWS = 3", "acme = acme_features:VIEWS of leadml.views is a int"),
+        ("import not_there", "acme = acme_features:VIEWS of leadml.views can't be imported"),
+    ],
+)
+def test_a_broken_package_is_named(tmp_path: Path, code: str, message: str) -> None:
+    install(tmp_path, code, "[leadml.views]\nacme = acme_features:VIEWS\n")
+    done = run(tmp_path, "import leadml_pipelines.features.catalogue")
+    assert message in done.stderr
