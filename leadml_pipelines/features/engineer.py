@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from leadml_pipelines.features.catalogue import Catalogue, catalogue
 from leadml_pipelines.features.entity_types import entity_type
 from leadml_pipelines.features.functions import (
+    FUNCTIONS,
     FeatureFunction,
     FunctionSpecError,
     WeightedScore,
@@ -34,7 +35,6 @@ GREATEST = 1e12
 TIME_LIMIT = timedelta(seconds=5)
 """How long PostgreSQL may work on one statement, for ten entities, before it is stopped."""
 
-_TEXTS = ("function", "name", "description", "dimension")
 _CLASS = re.compile(r"\b[A-Z][A-Za-z]*(?=\()")
 _WORD = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{0,200}")
 """Text that can stand in a statement: no control characters, no half characters."""
@@ -177,19 +177,43 @@ def _with_views(function: FeatureFunction) -> FeatureFunction:
 
 
 def _check_shape(spec: Mapping[str, Any]) -> None:
-    """Refuse what no argument is made of, before a function takes it for something else."""
+    """Refuse what an argument can't be, before its function takes it for something else."""
+    function = FUNCTIONS.get(str(spec.get("function")))
+    types = {} if function is None else {field.name: str(field.type) for field in fields(function)}
     for name, value in spec.items():
         _check_size(value)
-        if name in _TEXTS and not isinstance(value, str):
-            raise FunctionSpecError(f"{name} is {value!r}; it must be text")
         if name == "parts":
             _check_parts(value)
-            continue
-        listed = isinstance(value, list) and all(isinstance(part, str) for part in value)
-        if not listed and not isinstance(value, str | int | float | None):
-            raise FunctionSpecError(
-                f"{name} is {value!r}; it must be a text, a number, or a list of texts"
-            )
+        elif name in types and (wanted := _wanted(types[name], value)):
+            raise FunctionSpecError(f"{name} is {value!r}; it must be {wanted}")
+
+
+def _wanted(annotation: str, value: Any) -> str:
+    """What an argument must be, if a value of JSON is not that; empty if it is.
+
+    Args:
+        annotation: The argument's type, as its class spells it. One of a kind that is not told
+            apart here takes everything.
+        value: What was given.
+    """
+    kinds = {part.strip() for part in annotation.split("|")}
+    text = isinstance(value, str)
+    texts = isinstance(value, list) and all(isinstance(part, str) for part in value)
+    if "Events" in kinds:
+        chosen = isinstance(value, Mapping) and not any(
+            _wanted("Words", part) for part in value.values()
+        )
+        return "" if text or texts or chosen else "event types, or an object that chooses events"
+    if kinds == {"Words"}:
+        return "" if text or texts else "a text or a list of texts"
+    if annotation.startswith("tuple[str"):
+        return "" if texts else "a list of texts"
+    if kinds <= {"str", "Dimension", "None"}:
+        return "" if text or (value is None and "None" in kinds) else "text"
+    if kinds <= {"float", "int"}:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return "" if number else "a number"
+    return ""
 
 
 def _check_parts(parts: Any) -> None:

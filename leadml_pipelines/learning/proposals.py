@@ -24,6 +24,7 @@ from leadml_pipelines.errors import UserError
 from leadml_pipelines.features.functions import (
     Count,
     Diversity,
+    Events,
     FeatureFunction,
     Ratio,
     Recency,
@@ -32,7 +33,6 @@ from leadml_pipelines.features.functions import (
     Trend,
     function_view,
 )
-from leadml_pipelines.features.functions.events import Events
 from leadml_pipelines.features.view import FeatureView
 from leadml_pipelines.sources.contract import DIRECTIONS
 

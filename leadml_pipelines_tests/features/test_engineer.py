@@ -46,6 +46,14 @@ def test_the_text_of_a_score_can_be_pasted_too() -> None:
     assert scope["my_view"].features == made.view.features
 
 
+def test_events_may_be_chosen_by_an_object() -> None:
+    spec = {"function": "ratio", "of": {"direction": "inbound"}, "per": {"channel": ["email"]}}
+    made = ad_hoc([{**spec, "window": "30d", "weight": 5}], "lead")
+    scope: dict[str, Any] = {}
+    exec(made.text, scope)  # noqa: S102 - the text is ours
+    assert scope["my_view"].features == made.view.features
+
+
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
@@ -53,8 +61,8 @@ def test_the_text_of_a_score_can_be_pasted_too() -> None:
         ({}, r"functions\.0: there is no feature function None"),
         ({**OPENS, "windw": "1d"}, r"count has no argument windw; did you mean window"),
         ({**OPENS, "window": "2 fortnights"}, "is not a duration"),
-        ({**OPENS, "window": 14}, "the window is 14"),
-        ({**OPENS, "event_type": {"a": "b"}}, "event_type is {'a': 'b'}; it must be a text"),
+        ({**OPENS, "window": 14}, "window is 14; it must be text"),
+        ({**OPENS, "event_type": {"a": "b"}}, "event_type is {'a': 'b'}; it must be a text or"),
         ({**OPENS, "event_type": "a\x00b"}, "control characters"),
         ({**OPENS, "event_type": ["x"] * 51}, "51 entries; 50 is the limit"),
         ({**OPENS, "description": 5}, "description is 5; it must be text"),
@@ -62,6 +70,9 @@ def test_the_text_of_a_score_can_be_pasted_too() -> None:
         ({**OPENS, "name": "Ünfit name"}, "feature name"),
         ({"function": "ratio", "of": "a", "per": "b", "weight": 10**400}, "beyond 1e"),
         ({"function": "ratio", "of": "a"}, "ratio needs per"),
+        ({"function": "ratio", "of": {"channel": 5}, "per": "a"}, "must be event types, or an obj"),
+        ({"function": "diversity", "kinds": 5}, "kinds is 5; it must be a list of texts"),
+        ({"function": "ratio", "of": "a", "per": "b", "prior": "x"}, "must be a number"),
         ({"function": "weighted_score", "parts": None}, "parts is None; it must be a list"),
         ({"function": "weighted_score", "parts": [{"worth": 1}]}, "worth is 1; it must be an obj"),
     ],
