@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from leadml_pipelines.assets.features import ENTITY, feature_snapshot
+from leadml_pipelines.assets.features import ENTITIES, MAIN_ENTITY, snapshot_assets
 from leadml_pipelines.assets.metadata import plain, rows
 from leadml_pipelines.assets.models import champion_assets
 from leadml_pipelines.features.catalogue import catalogue
@@ -17,28 +17,44 @@ from leadml_pipelines.resources.connections import (
 _RETRY = dg.RetryPolicy(max_retries=3, delay=1, backoff=dg.Backoff.EXPONENTIAL)
 
 
-@dg.asset(
-    group_name="online", kinds={"redis"}, deps=[feature_snapshot], pool="redis", retry_policy=_RETRY
-)
-def online_features(postgres: PostgresResource, redis: RedisResource) -> dg.MaterializeResult:
-    """The newest checked snapshot, one packed value per lead."""
-    from leadml_pipelines.features.snapshots import read_latest
-    from leadml_pipelines.online.publish import publish_snapshot
+def online_asset(entity: str, snapshot: dg.AssetsDefinition) -> dg.AssetsDefinition:
+    """The asset that puts the newest checked snapshot of an entity type into Redis."""
 
-    snapshot = read_latest(postgres.url, ENTITY)
-    published = publish_snapshot(
-        redis.store(), ENTITY, catalogue().features(ENTITY), snapshot.frame, snapshot.as_of
+    @dg.asset(
+        name="online_features" if entity == MAIN_ENTITY else f"online_{entity}_features",
+        description=f"The newest checked snapshot, one packed value per {entity}.",
+        group_name="online",
+        kinds={"redis"},
+        deps=[snapshot],
+        pool="redis",
+        retry_policy=_RETRY,
     )
-    return dg.MaterializeResult(
-        metadata=rows(
-            published.written,
-            as_of=snapshot.as_of,
-            kept_newer=published.kept_newer,
-            held_back=published.held_back,
-            held_back_reasons=dict(published.reasons),
-            seconds=published.seconds,
+    def asset(postgres: PostgresResource, redis: RedisResource) -> dg.MaterializeResult:
+        from leadml_pipelines.features.snapshots import read_latest
+        from leadml_pipelines.online.publish import publish_snapshot
+
+        checked = read_latest(postgres.url, entity)
+        published = publish_snapshot(
+            redis.store(), entity, catalogue().features(entity), checked.frame, checked.as_of
         )
-    )
+        return dg.MaterializeResult(
+            metadata=rows(
+                published.written,
+                as_of=checked.as_of,
+                kept_newer=published.kept_newer,
+                held_back=published.held_back,
+                held_back_reasons=dict(published.reasons),
+                seconds=published.seconds,
+            )
+        )
+
+    return asset
+
+
+online_assets = [
+    online_asset(entity, snapshot)
+    for entity, snapshot in zip(ENTITIES, snapshot_assets, strict=True)
+]
 
 
 @dg.asset(

@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from leadml_pipelines.assets.online import online_assets
+
 # These three read or replace the newest extract: one at a time, the others wait in the queue.
 ONE_AT_A_TIME = {"leadml/exclusive": "extract"}
 
@@ -23,8 +25,8 @@ nightly_training = dg.define_asset_job(
 
 publish_features = dg.define_asset_job(
     "publish_features",
-    selection=dg.AssetSelection.assets("online_features"),
-    description="Push the newest checked snapshot to Redis.",
+    selection=dg.AssetSelection.assets(*online_assets),
+    description="Push the newest checked snapshot of each entity type to Redis.",
     executor_def=dg.in_process_executor,
     tags={"leadml/exclusive": "publish_features"},
 )

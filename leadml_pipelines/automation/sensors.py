@@ -12,7 +12,8 @@ import dagster as dg
 # time at the same moment break each other's import.
 import psycopg  # noqa: F401
 
-from leadml_pipelines.assets.features import ENTITY
+from leadml_pipelines.assets.features import ENTITIES
+from leadml_pipelines.assets.online import online_assets
 from leadml_pipelines.automation.jobs import publish_features, publish_models
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.resources.connections import (
@@ -35,8 +36,10 @@ _UNDER_WAY = [
 ]
 
 
-def _request(context: dg.SensorEvaluationContext, job: str) -> dg.RunRequest | dg.SkipReason:
-    """Ask for a publication, unless one is under way or has just failed."""
+def _request(
+    context: dg.SensorEvaluationContext, job: str, assets: list[dg.AssetKey] | None = None
+) -> dg.RunRequest | dg.SkipReason:
+    """Ask for a publication, of some assets or all, unless one is under way or has just failed."""
     newest = context.instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
     if newest:
         run, ended = newest[0].dagster_run, newest[0].end_time
@@ -45,7 +48,7 @@ def _request(context: dg.SensorEvaluationContext, job: str) -> dg.RunRequest | d
         failed = run.status == dg.DagsterRunStatus.FAILURE
         if failed and ended is not None and utc_now().timestamp() - ended < PATIENCE_SECONDS:
             return dg.SkipReason(f"run {run.run_id} failed a moment ago; trying again soon")
-    return dg.RunRequest()
+    return dg.RunRequest(asset_selection=assets)
 
 
 @dg.sensor(
@@ -57,16 +60,24 @@ def _request(context: dg.SensorEvaluationContext, job: str) -> dg.RunRequest | d
 def checked_snapshot_sensor(
     context: dg.SensorEvaluationContext, postgres: PostgresResource, redis: RedisResource
 ) -> dg.RunRequest | dg.SkipReason:
-    """Request a publication when the newest checked snapshot is newer than the one in Redis."""
+    """Request the publication of each entity type whose newest checked snapshot Redis lacks."""
     from leadml_pipelines.features.snapshots import latest_checked
 
-    checked = latest_checked(postgres.url, ENTITY)
-    if checked is None:
-        return dg.SkipReason("no feature snapshot has passed its check yet")
-    online = redis.store().snapshot_as_of(ENTITY)
-    if online is not None and online >= checked.as_of:
-        return dg.SkipReason(f"Redis has the snapshot of {online.isoformat()}")
-    return _request(context, publish_features.name)
+    store = redis.store()
+    behind, seen = [], []
+    for entity, asset in zip(ENTITIES, online_assets, strict=True):
+        checked = latest_checked(postgres.url, entity)
+        if checked is None:
+            seen.append(f"no snapshot of {entity} features has passed its check yet")
+            continue
+        online = store.snapshot_as_of(entity)
+        if online is None or online < checked.as_of:
+            behind.append(asset.key)
+        else:
+            seen.append(f"Redis has the {entity} snapshot of {online.isoformat()}")
+    if not behind:
+        return dg.SkipReason("; ".join(seen))
+    return _request(context, publish_features.name, behind)
 
 
 @dg.sensor(

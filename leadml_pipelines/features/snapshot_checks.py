@@ -58,6 +58,7 @@ def check_snapshot(
     *,
     expected: int | None = None,
     keep: int = 14,
+    may_be_empty: bool = False,
 ) -> SnapshotReport:
     """Check a snapshot as a whole; when it is sound, mark it and drop old ones.
 
@@ -73,13 +74,14 @@ def check_snapshot(
         expected: How many entities exist at that moment; if None, each view must hold as many rows
             as its writer wrote.
         keep: How many checked snapshots to keep, this one included.
+        may_be_empty: Whether there may be no entity at all.
     """
     moment = require_utc(as_of, "as_of")
     views = catalogue.views(entity)
     with connect(url) as connection:
         for view in views:
             lock(connection, view)
-        rows, problems = _compare(connection, views, moment, expected)
+        rows, problems = _compare(connection, views, moment, expected, may_be_empty)
         out_of_range: dict[str, int] = {}
         if not problems:
             for view in views:
@@ -108,6 +110,7 @@ def _compare(
     views: Sequence[FeatureView],
     as_of: datetime,
     expected: int | None,
+    may_be_empty: bool,
 ) -> tuple[int, list[str]]:
     written = dict(
         connection.execute(
@@ -120,7 +123,7 @@ def _compare(
     first, *others = views
     counts = {view.name: _count(connection, view, as_of) for view in views}
     rows = counts[first.name]
-    problems = [] if rows else ["the snapshot holds no entities"]
+    problems = [] if rows or may_be_empty else ["the snapshot holds no entities"]
     for name, count in counts.items():
         if expected is not None and count != expected:
             problems.append(f"the view {name} holds {count} rows, and {expected} entities exist")

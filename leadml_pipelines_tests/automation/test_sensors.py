@@ -87,7 +87,10 @@ def test_an_unchecked_snapshot_is_not_published(postgres_url: str, redis_url: st
     add_snapshot(postgres_url, AS_OF, checked=False)
     requested, why = tick(checked_snapshot_sensor, postgres_url, redis_url)
     assert requested == 0
-    assert why == "no feature snapshot has passed its check yet"
+    assert why == (
+        "no snapshot of lead features has passed its check yet; "
+        "no snapshot of agent features has passed its check yet"
+    )
 
 
 def test_a_checked_snapshot_that_redis_lacks_is_published(

@@ -258,3 +258,10 @@ def test_a_frame_that_is_not_this_view_at_this_moment_is_refused(
 def test_a_moment_without_a_zone_is_refused(postgres_url: str) -> None:
     with pytest.raises(NaiveTimeError, match="as_of"):
         write_view_snapshot(postgres_url, BODY, body(), NOW.replace(tzinfo=None))
+
+
+def test_an_empty_snapshot_is_sound_only_where_there_may_be_nobody(postgres_url: str) -> None:
+    for view, frame in ((BODY, body(ids=())), (MIND, mind(ids=()))):
+        write_view_snapshot(postgres_url, view, frame.iloc[:0], NOW)
+    assert not check_snapshot(postgres_url, THINGS, "thing", NOW, expected=0).sound
+    assert check_snapshot(postgres_url, THINGS, "thing", NOW, expected=0, may_be_empty=True).sound
