@@ -146,7 +146,7 @@ def _present(settings: Settings, url: str, entity: str) -> datetime:
             HTTPStatus.SERVICE_UNAVAILABLE,
             "no_snapshot",
             f"the clock is that of the data, and there is no checked snapshot of {entity} that "
-            "tells it; give `as_of`, or materialize feature_snapshot",
+            "tells it; give `as_of`, or materialize the snapshot of its features",
         )
     return newest.as_of
 

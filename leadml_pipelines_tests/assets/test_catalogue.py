@@ -21,13 +21,7 @@ from leadml_pipelines.features.entries import entries
 from leadml_pipelines.features.view import FeatureView
 from leadml_pipelines.resources.connections import SettingsResource
 
-ASSETS = {key.to_user_string() for asset in view_assets for key in asset.keys}
-VIEWS = [
-    view
-    for entity in catalogue().entities
-    for view in catalogue().views(entity)
-    if f"{view.name}_features" in ASSETS
-]
+VIEWS = [view for entity in catalogue().entities for view in catalogue().views(entity)]
 
 
 def test_the_catalogue_is_written_whole(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
