@@ -35,14 +35,24 @@ def relationship_graph(
     )
 
 
-@dg.asset(group_name="graph", kinds={"neo4j", "postgres"}, deps=[relationship_graph], pool="neo4j")
+@dg.asset(
+    group_name="graph",
+    kinds={"neo4j", "postgres"},
+    deps=[relationship_graph, "policies"],
+    pool="neo4j",
+)
 def graph_metrics(
     context: dg.AssetExecutionContext,
     postgres: PostgresResource,
     graph: GraphResource,
     settings: SettingsResource,
 ) -> dg.MaterializeResult:
-    """Degree, PageRank and community of every lead and agent, as of the beginning of each week."""
+    """Centrality, community, referrals, household and past conversions around every lead and agent.
+
+    As of the beginning of each week.
+    """
+    import pandas as pd
+
     from leadml_pipelines.graph.history import export_graph_metrics, refresh_graph_metrics
     from leadml_pipelines.graph.queries import read_graph
     from leadml_pipelines.sources.extract import latest_extract
@@ -50,7 +60,11 @@ def graph_metrics(
     config = settings.load()
     extract = latest_extract(config.extracts)
     report = refresh_graph_metrics(
-        postgres.url, read_graph(graph.login()), extract.as_of, seed=config.seed
+        postgres.url,
+        read_graph(graph.login()),
+        extract.as_of,
+        outcomes=pd.read_parquet(extract.table("policies"), columns=["lead_id", "bound_at"]),
+        seed=config.seed,
     )
     total = export_graph_metrics(postgres.url, extract.path / "graph_metrics.parquet")
     context.log.info("%d of %d moments computed", report.computed, report.moments)

@@ -2,8 +2,8 @@
 
 A view never joins a source table by itself. It reads a relation, and the rule of the two clocks is
 in the relation, in one place: `Known` pairs each row of the spine with the rows known at its
-`as_of`, `Latest` with the one newest row, `Totals` with aggregates over all that were known. None
-can show the future, whatever the view does.
+`as_of`, `Latest` with the one newest row, `Totals` with aggregates over all that were known,
+`CurrentAgent` with the agent of that moment. None can show the future, whatever the view does.
 
 Each engine gets the form that it is good at:
 
@@ -277,7 +277,92 @@ class Totals:
         )
 
 
-Relation = Known | Latest | Totals
+@dataclass(frozen=True)
+class CurrentAgent:
+    """The agent who works on the lead at `as_of`, and what was known about the agent then.
+
+    Of several assignments that run, the newest; of several begun at one moment, the one of the
+    smallest agent id, byte by byte. Beside it stand the agent's row in `agents` (missing before the
+    agent was hired) and the agent's newest row in `graph_metrics` (missing before there is one).
+    Has no row where no agent works on the lead.
+
+    Attributes:
+        name: What views call it.
+        agents: Columns of `agents` -> type.
+        metrics: Columns of `graph_metrics` -> type.
+    """
+
+    name: str
+    agents: Mapping[str, str]
+    metrics: Mapping[str, str]
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The source tables it reads."""
+        return ("assignments", "agents", "graph_metrics")
+
+    @property
+    def all_columns(self) -> dict[str, str]:
+        """Columns that views see beside the keys."""
+        return {"agent_id": TEXT, "assigned_at": TIME, **self.agents, **self.metrics}
+
+    def sql(self, dialect: Dialect, names: Mapping[str, str], *, deep: bool = False) -> str:
+        """The relation as a SELECT over `spine`.
+
+        Args:
+            dialect: The engine.
+            names: Source table -> how the engine spells it.
+            deep: Means nothing here.
+        """
+        columns = "".join(
+            f", {alias}.{name} AS {name}"
+            for alias, some in (("a", self.agents), ("m", self.metrics))
+            for name in some
+        )
+        runs = (
+            "t.lead_id = s.entity_id AND t.assigned_at <= s.as_of "
+            "AND (t.ended_at IS NULL OR t.ended_at > s.as_of)"
+        )
+        agent = (
+            f"LEFT JOIN {names['agents']} AS a "
+            "ON a.agent_id = c.agent_id AND COALESCE(a.hired_at <= c.as_of, TRUE)"
+        )
+        metrics = (
+            f"(SELECT * FROM {names['graph_metrics']} AS g "  # noqa: S608
+            "WHERE g.entity_type = 'agent') AS m "
+            "ON m.entity_id = c.agent_id AND m.as_of <= c.as_of"
+        )
+        if dialect == "postgres":
+            return (
+                f"SELECT c.entity_id, c.as_of, c.agent_id, c.assigned_at{columns} FROM ("  # noqa: S608
+                "SELECT s.entity_id, s.as_of, r.agent_id, r.assigned_at FROM spine AS s "
+                f"CROSS JOIN LATERAL (SELECT t.* FROM {names['assignments']} AS t WHERE {runs} "
+                # As the other engines compare text.
+                'ORDER BY t.assigned_at DESC, t.agent_id COLLATE "C" LIMIT 1) AS r) AS c '
+                f"{agent} LEFT JOIN LATERAL (SELECT g.* FROM {names['graph_metrics']} AS g "
+                "WHERE g.entity_type = 'agent' AND g.entity_id = c.agent_id "
+                "AND g.as_of <= c.as_of ORDER BY g.as_of DESC LIMIT 1) AS m ON TRUE"
+            )
+        current = (
+            "(SELECT * FROM (SELECT s.entity_id, s.as_of, t.agent_id, t.assigned_at, "  # noqa: S608
+            "ROW_NUMBER() OVER (PARTITION BY s.entity_id, s.as_of "
+            "ORDER BY t.assigned_at DESC, t.agent_id) AS place FROM spine AS s "
+            f"JOIN {names['assignments']} AS t ON {runs}) AS p WHERE place = 1) AS c"
+        )
+        if dialect == "duckdb":
+            return (
+                f"SELECT c.entity_id, c.as_of, c.agent_id, c.assigned_at{columns} "  # noqa: S608
+                f"FROM {current} ASOF LEFT JOIN {metrics} {agent}"
+            )
+        return (
+            "SELECT * FROM (SELECT c.entity_id, c.as_of, c.agent_id, "  # noqa: S608
+            f"c.assigned_at{columns}, ROW_NUMBER() OVER (PARTITION BY c.entity_id, c.as_of "
+            f"ORDER BY m.as_of DESC) AS newest FROM {current} LEFT JOIN {metrics} {agent}) AS n "
+            "WHERE newest = 1"
+        )
+
+
+Relation = Known | Latest | Totals | CurrentAgent
 
 _ATTRIBUTES = {
     "source": TEXT,
@@ -371,12 +456,30 @@ _ALL: tuple[Relation, ...] = (
         {
             "degree": INTEGER,
             "degree_referral": INTEGER,
+            "degree_referral_made": INTEGER,
+            "degree_referral_received": INTEGER,
             "degree_household": INTEGER,
+            "degree_assignment": INTEGER,
             "pagerank": DOUBLE,
+            "betweenness": DOUBLE,
+            "closeness": DOUBLE,
+            "clustering": DOUBLE,
+            "core": INTEGER,
             "community_size": INTEGER,
+            "community_share": DOUBLE,
+            "community_conversion_rate": DOUBLE,
+            "referral_depth": INTEGER,
+            "referral_descendants": INTEGER,
+            "household_size": INTEGER,
+            "household_conversions": INTEGER,
             "nodes": INTEGER,
         },
         where={"entity_type": "lead"},
+    ),
+    CurrentAgent(
+        "current_agent",
+        agents={"specialty": TEXT},
+        metrics={"agent_load": INTEGER, "agent_conversion_rate": DOUBLE},
     ),
     # Agents. Of an agent only `hired_at` has a time; specialty and capacity are as of now.
     Known(

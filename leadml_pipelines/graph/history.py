@@ -6,11 +6,12 @@ its first Monday. That holds for the present as for any past moment: a metric th
 it is served than when it was learned from would be another feature. For the same reason a refresh
 in the middle of a week adds no moment; a graph younger than its first Monday has no metrics at all.
 
-What changed in the past is found by a fingerprint of the graph as of each moment (all nodes and
-edges alive then, whatever order), kept beside the metrics: a moment whose fingerprint is the
-stored one is left alone, any other is computed (again). So a late referral, a corrected assignment
-or a deleted lead recomputes exactly the moments that it touches, and a repeated refresh computes
-nothing.
+What changed in the past is found by a fingerprint of the graph and the outcomes as of each moment
+(all nodes and edges alive then, the assignments begun and the policies bound by then, whatever
+order), kept beside the metrics: a moment whose fingerprint is the stored one is left alone, any
+other is computed (again). So a late referral, a corrected assignment, a policy that was entered
+late or a deleted lead recomputes exactly the moments that it touches, and a repeated refresh
+computes nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leadml_pipelines.errors import UserError
-from leadml_pipelines.graph.metrics import METRICS_VERSION, timeline_metrics
+from leadml_pipelines.graph.metrics import COLUMNS, METRICS_VERSION, timeline_metrics
 from leadml_pipelines.graph.model import GraphData
 from leadml_pipelines.graph.timeline import Timeline
 from leadml_pipelines.postgres import arrow_connection
@@ -88,13 +89,14 @@ def graph_snapshots(
     data: GraphData,
     moments: Sequence[datetime],
     *,
+    outcomes: pd.DataFrame | None = None,
     seed: int = 7,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """The metrics as of several moments in one frame (`metrics.COLUMNS`), in the moments' order."""
     import pandas as pd
 
-    timeline = Timeline.of(data)
+    timeline = Timeline.of(data, outcomes)
     frames: list[pd.DataFrame] = []
     for number, moment in enumerate(moments, start=1):
         frames.append(timeline_metrics(timeline, moment, seed))
@@ -110,6 +112,7 @@ def refresh_graph_metrics(
     data: GraphData,
     as_of: datetime,
     *,
+    outcomes: pd.DataFrame | None = None,
     seed: int = 7,
     progress: Progress | None = None,
 ) -> HistoryReport:
@@ -123,12 +126,13 @@ def refresh_graph_metrics(
         postgres_url: The database, migrated.
         data: The graph.
         as_of: The present, or the end of a historical data set.
-        seed: Seed of the community search.
+        outcomes: `lead_id` and `bound_at`, a row per policy; None: nobody bought.
+        seed: Seed of the community search and of the sample in large graphs.
         progress: Called after each computed moment.
     """
     started = time.monotonic()
     as_of = require_utc(as_of, "as_of")
-    timeline = Timeline.of(data)
+    timeline = Timeline.of(data, outcomes)
     first = timeline.first_lead()
     moments = [] if first is None else weekly_moments(from_micros(first), as_of)
     stored = _stored_fingerprints(postgres_url, as_of)
@@ -207,9 +211,7 @@ def export_graph_metrics(postgres_url: str, path: Path) -> int:
     try:
         with arrow_connection(postgres_url) as connection, connection.cursor() as cursor:
             cursor.execute(
-                "SELECT entity_type, entity_id, as_of, computed_at, degree, degree_referral,"
-                " degree_household, pagerank, community, community_size, nodes"
-                " FROM leadml.graph_metrics"
+                f"SELECT computed_at, {', '.join(COLUMNS)} FROM leadml.graph_metrics"  # noqa: S608
             )
             reader = cursor.fetch_record_batch()
             schema = pa.schema([field.remove_metadata() for field in reader.schema])

@@ -1,49 +1,67 @@
-"""Metrics of leads and agents as of a moment: pure functions on frames, computed by igraph.
+"""Metrics of leads and agents as of a moment: pure functions on frames, put together here.
 
 What counts as of t: nodes created at or before t, and edges with `since <= t < until`. That holds
 for ASSIGNED_TO too: an agent is tied to the leads that are theirs at that moment, so an agent's
 degree is a load and does not grow for ever, and a lead's does not tell how often it changed hands
-(that is a feature of its own, from the assignments table).
+(that is a feature of its own, from the assignments table). Outcomes count if they were known:
+policies with `bound_at <= t`.
 
 * `degree`: relationships of the node but CAME_FROM. Of a corrected campaign only the correction is
   kept, so as of the past such a lead has no campaign at all: counted, it would tell the past which
   leads are going to be corrected.
-* `degree_referral`: leads it referred or was referred by.
+* `degree_referral_made`, `degree_referral_received`, and `degree_referral`, their sum: leads it
+  referred, leads that referred it.
 * `degree_household`: other leads of its household.
-* `pagerank`, `community`: over the ties between people, that is all but CAME_FROM: a campaign is
-  an advertisement, and as a hub it would make acquaintances of thousands of strangers. Ties are
-  undirected and simple. PageRank (damping 0.85) sums to 1 over the leads, agents and households
-  that exist; multiplied by their number, `nodes`, it is comparable between moments (1: average).
-* `community`: Leiden on modularity, named `lead:<id>` after its smallest lead id (or `agent:<id>`),
-  so that the name stays while the core stays; a node without ties is alone in its own.
-* `community_size`: leads and agents in it.
+* `degree_assignment`: assignments that run.
+* `pagerank`, `betweenness`, `closeness` (harmonic), `clustering`, `core`: over the ties between
+  people, see `graph/ties.py` and `graph/centrality.py`. PageRank multiplied by `nodes`, the number
+  of leads, agents and households, is comparable between moments (1: average).
+* `community`: named `lead:<id>` after its smallest lead id (or `agent:<id>`), so that the name
+  stays while the core stays; see `graph/communities.py`.
+* `community_size`: leads and agents in it; `community_share`: their share of all that exist.
+* `community_conversion_rate`: of the other leads in it; `household_conversions`: other leads of the
+  household that have bought; see `graph/outcomes.py`.
+* `household_size`: leads of its household with itself; 0 without one.
+* `referral_depth`, `referral_descendants`: the chain of referrers above a lead and the leads that
+  came through it, see `graph/referrals.py`.
+* `agent_load`: leads assigned to the agent now, each once; 0 for a lead.
+* `agent_conversion_rate`: of the leads ever assigned to the agent, see `graph/outcomes.py`;
+  missing for a lead.
+* `nodes`: leads, agents and households that exist.
 """
 
 from __future__ import annotations
 
-import random
-import threading
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from leadml_pipelines.graph.centrality import (
+    betweenness_and_closeness,
+    clustering,
+    core_numbers,
+    pagerank,
+)
+from leadml_pipelines.graph.communities import communities
 from leadml_pipelines.graph.model import (
     AGENT,
+    ASSIGNED_TO,
     CAME_FROM,
     CAMPAIGN,
-    LEAD,
     MEMBER_OF,
     REFERRED,
     GraphData,
 )
+from leadml_pipelines.graph.outcomes import agent_rates, fellows, leads_of, rates_without_oneself
+from leadml_pipelines.graph.referrals import depth_and_descendants
+from leadml_pipelines.graph.ties import Ties
 from leadml_pipelines.graph.timeline import ENTITY_TYPES, RELATIONS, Timeline
-from leadml_pipelines.times import require_utc
+from leadml_pipelines.times import require_utc, to_micros
 
 if TYPE_CHECKING:
-    import igraph
     import numpy as np
     import pandas as pd
 
-METRICS_VERSION = 2
+METRICS_VERSION = 3
 """Raised when the same graph gets other metrics, so that stored ones are computed again."""
 
 COLUMNS = (
@@ -52,36 +70,59 @@ COLUMNS = (
     "as_of",
     "degree",
     "degree_referral",
+    "degree_referral_made",
+    "degree_referral_received",
     "degree_household",
+    "degree_assignment",
     "pagerank",
+    "betweenness",
+    "closeness",
+    "clustering",
+    "core",
     "community",
     "community_size",
+    "community_share",
+    "community_conversion_rate",
+    "referral_depth",
+    "referral_descendants",
+    "household_size",
+    "household_conversions",
+    "agent_load",
+    "agent_conversion_rate",
     "nodes",
 )
+"""Of the frame: text `entity_type`, `entity_id`, `community`; `as_of` in UTC microseconds; float64
+`pagerank`, `betweenness`, `closeness`, `clustering`, `community_share` and the rates; int32 the
+rest. Only `agent_conversion_rate` can be missing."""
 
-_DAMPING = 0.85
-_LEIDEN_ROUNDS = 10
-_RANDOM = threading.Lock()
-"""igraph has one random number generator for the process."""
-
-_LEAD, _AGENT, _CAMPAIGN = (ENTITY_TYPES.index(k.entity_type) for k in (LEAD, AGENT, CAMPAIGN))
+_AGENT, _CAMPAIGN = (ENTITY_TYPES.index(k.entity_type) for k in (AGENT, CAMPAIGN))
 
 
-def metrics_as_of(data: GraphData, as_of: datetime, seed: int = 7) -> pd.DataFrame:
+def metrics_as_of(
+    data: GraphData,
+    as_of: datetime,
+    *,
+    outcomes: pd.DataFrame | None = None,
+    seed: int = 7,
+) -> pd.DataFrame:
     """The metrics of every lead and agent that exists as of a moment.
 
-    The order of the rows in `data` changes nothing.
+    The order of the rows in `data` and `outcomes` changes nothing, nor does any of them that lies
+    after the moment.
 
     Args:
         data: The graph, with the lives of its edges.
         as_of: The moment, timezone-aware.
-        seed: Seed of the community search.
+        outcomes: `lead_id` and `bound_at` (timezone-aware), a row per policy; None: nobody bought.
+        seed: Seed of the community search and of the sample in large graphs.
 
     Returns:
-        One row per lead and agent, ordered by type and id, with `COLUMNS`: text `entity_type`,
-        `entity_id`, `community`; `as_of` in UTC microseconds; float64 `pagerank`; int32 the rest.
+        One row per lead and agent, ordered by type (leads first) and id, with `COLUMNS`.
+
+    Raises:
+        NaiveTimeError: `as_of` or a column of times carries no zone.
     """
-    return timeline_metrics(Timeline.of(data), as_of, seed)
+    return timeline_metrics(Timeline.of(data, outcomes), as_of, seed)
 
 
 def timeline_metrics(timeline: Timeline, as_of: datetime, seed: int = 7) -> pd.DataFrame:
@@ -91,97 +132,99 @@ def timeline_metrics(timeline: Timeline, as_of: datetime, seed: int = 7) -> pd.D
 
     as_of = require_utc(as_of, "as_of")
     nodes, edges = timeline.alive(as_of)
-    src, dst, relation = timeline.src[edges], timeline.dst[edges], timeline.relation[edges]
-    size = len(nodes)
-    referral = relation == RELATIONS.index(REFERRED.relation)
-    household = relation == RELATIONS.index(MEMBER_OF.relation)
-
     people = nodes & (timeline.node_type != _CAMPAIGN)
-    social = relation != RELATIONS.index(CAME_FROM.relation)
-    pagerank, community = _pagerank_and_community(people, src[social], dst[social], seed)
-    entities = np.flatnonzero(people & (timeline.node_type <= _AGENT))
-    members = np.bincount(community[entities], minlength=size + 1)
-    # Entities ascend, so the first one met in a community is its smallest lead, or agent.
-    named, first = np.unique(community[entities], return_index=True)
-    names = np.empty(size + 1, dtype=object)
-    for group, node in zip(named, entities[first], strict=True):
-        names[group] = f"{ENTITY_TYPES[timeline.node_type[node]]}:{timeline.node_id[node]}"
-
-    counts = {
-        "degree": _degree(size, src[social], dst[social]),
-        "degree_referral": _degree(size, src[referral], dst[referral]),
-        "degree_household": _fellows(size, src[household], dst[household]),
-    }
-    types = np.array(ENTITY_TYPES, dtype=object)[timeline.node_type[entities]]
-    moment = pd.Timestamp(as_of).as_unit("us")
-    return pd.DataFrame(
-        {
-            "entity_type": pd.Series(types, dtype="str"),
-            "entity_id": pd.Series(timeline.node_id[entities], dtype="str"),
-            "as_of": pd.Series(moment, index=range(len(entities)), dtype="datetime64[us, UTC]"),
-            **{name: count[entities].astype(np.int32) for name, count in counts.items()},
-            "pagerank": pagerank[entities],
-            "community": pd.Series(names[community[entities]], dtype="str"),
-            "community_size": members[community[entities]].astype(np.int32),
-            "nodes": np.full(len(entities), np.count_nonzero(people), dtype=np.int32),
-        },
-        columns=list(COLUMNS),
-    )
-
-
-def _degree(size: int, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
-    import numpy as np
-
-    return np.bincount(src, minlength=size) + np.bincount(dst, minlength=size)
-
-
-def _fellows(size: int, lead: np.ndarray, household: np.ndarray) -> np.ndarray:
-    """Other leads in the household of each lead."""
-    import numpy as np
-
-    pairs = np.unique(lead.astype(np.int64) * size + household)
-    lead, household = pairs // max(size, 1), pairs % max(size, 1)
-    others = np.bincount(household, minlength=size) - 1
-    return np.bincount(lead, weights=others[household], minlength=size).astype(np.int64)
-
-
-def _pagerank_and_community(
-    people: np.ndarray, src: np.ndarray, dst: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """PageRank and community number of each node; other nodes than `people` get 0 and the last."""
-    import igraph
-    import numpy as np
-
-    size = len(people)
-    pagerank = np.zeros(size)
-    community = np.full(size, size, dtype=np.int64)
     present = np.flatnonzero(people)
-    if not len(present):
-        return pagerank, community
-    number = np.empty(size, dtype=np.int64)
-    number[present] = np.arange(len(present))
-    low, high = np.minimum(number[src], number[dst]), np.maximum(number[src], number[dst])
-    # Unique and sorted: the same graph is the same array, whatever order its rows came in.
-    pairs = np.unique(low * len(present) + high)
-    ends = np.column_stack([pairs // len(present), pairs % len(present)])
-    ties = igraph.Graph(n=len(present), edges=ends)
-    pagerank[present] = ties.pagerank(directed=False, damping=_DAMPING)
-    community[present] = _leiden(ties, seed)
-    return pagerank, community
+    kinds = timeline.node_type[present]
+    is_entity = kinds <= _AGENT
+    entities = present[is_entity]
+    social = edges & (timeline.relation != RELATIONS.index(CAME_FROM.relation))
+    ties = Ties.among(people, timeline.src[social], timeline.dst[social])
+    betweenness, closeness = betweenness_and_closeness(ties, timeline.node_hash[present], seed)
+    group = communities(ties, seed)
+    members = np.bincount(group[is_entity], minlength=ties.count)[group[is_entity]]
+    bought = timeline.converted[present] <= to_micros(as_of)
+    rates = rates_without_oneself(group, kinds == 0, bought)
+
+    moment = pd.Timestamp(as_of).as_unit("us")
+    types = np.array(ENTITY_TYPES, dtype=object)[kinds[is_entity]]
+    of_nodes = _counts(timeline, as_of, edges)
+    values = {
+        "entity_type": pd.Series(types, dtype="str"),
+        "entity_id": pd.Series(timeline.node_id[entities], dtype="str"),
+        "as_of": pd.Series(moment, index=range(len(entities)), dtype="datetime64[us, UTC]"),
+        **{name: count[entities].astype(np.int32) for name, count in of_nodes.items()},
+        "pagerank": pagerank(ties)[is_entity],
+        "betweenness": betweenness[is_entity],
+        "closeness": closeness[is_entity],
+        "clustering": clustering(ties)[is_entity],
+        "core": core_numbers(ties)[is_entity].astype(np.int32),
+        "community": _names(timeline, entities, group[is_entity]),
+        "community_size": members.astype(np.int32),
+        "community_share": members / max(len(entities), 1),
+        "community_conversion_rate": rates[is_entity],
+        "agent_conversion_rate": _agent_rates(timeline, as_of)[entities],
+        "nodes": np.full(len(entities), len(present), dtype=np.int32),
+    }
+    return pd.DataFrame(values, columns=list(COLUMNS))
 
 
-def _leiden(ties: igraph.Graph, seed: int) -> np.ndarray:
-    import igraph
+def _counts(timeline: Timeline, as_of: datetime, edges: np.ndarray) -> dict[str, np.ndarray]:
+    """Whole numbers for each node that need no graph algorithm."""
     import numpy as np
 
-    if not ties.ecount():
-        return np.arange(ties.vcount())
-    with _RANDOM:
-        igraph.set_random_number_generator(random.Random(seed))  # noqa: S311
-        try:
-            found = ties.community_leiden(
-                objective_function="modularity", n_iterations=_LEIDEN_ROUNDS
-            )
-        finally:
-            igraph.set_random_number_generator(None)
-    return np.asarray(found.membership, dtype=np.int64)
+    size = len(timeline.node_id)
+
+    def alive(relation: str) -> tuple[np.ndarray, np.ndarray]:
+        some = edges & (timeline.relation == RELATIONS.index(relation))
+        return timeline.src[some], timeline.dst[some]
+
+    def count(ends: np.ndarray) -> np.ndarray:
+        return np.bincount(ends, minlength=size)
+
+    referrer, referred = alive(REFERRED.relation)
+    lead, agent = alive(ASSIGNED_TO.relation)
+    member, household = alive(MEMBER_OF.relation)
+    some = edges & (timeline.relation == RELATIONS.index(REFERRED.relation))
+    depth, descendants = depth_and_descendants(size, referrer, referred, timeline.since[some])
+    made, received = count(referrer), count(referred)
+    assigned = count(lead) + count(agent)
+    everyone = np.ones(size, dtype=bool)
+    others = fellows(size, member, household, everyone)
+    bought = timeline.converted <= to_micros(as_of)
+    return {
+        "degree": made + received + assigned + count(member) + count(household),
+        "degree_referral": made + received,
+        "degree_referral_made": made,
+        "degree_referral_received": received,
+        "degree_household": others,
+        "degree_assignment": assigned,
+        "referral_depth": depth,
+        "referral_descendants": descendants,
+        "household_size": np.where(count(member) > 0, others + 1, 0),
+        "household_conversions": fellows(size, member, household, bought),
+        "agent_load": leads_of(size, lead, agent),
+    }
+
+
+def _agent_rates(timeline: Timeline, as_of: datetime) -> np.ndarray:
+    """Conversion rate of each agent, missing for other nodes."""
+    import numpy as np
+
+    begun = timeline.assigned(as_of)
+    sold = timeline.sold[begun] <= to_micros(as_of)
+    size = len(timeline.node_id)
+    rates = agent_rates(size, timeline.src[begun], timeline.dst[begun], sold)
+    return np.where(timeline.node_type == _AGENT, rates, np.nan)
+
+
+def _names(timeline: Timeline, entities: np.ndarray, group: np.ndarray) -> pd.Series:
+    """The name of each entity's community."""
+    import numpy as np
+    import pandas as pd
+
+    # Entities ascend, so the first one met in a community is its smallest lead, or agent.
+    _, first, place = np.unique(group, return_index=True, return_inverse=True)
+    named = entities[first]
+    kinds = np.array(ENTITY_TYPES, dtype=object)[timeline.node_type[named]]
+    names = pd.Series(kinds + ":" + timeline.node_id[named], dtype="str")
+    return names.take(place).reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""The graph as integer arrays on a time axis: built once, cut at any moment."""
+"""The graph and its outcomes as integer arrays on a time axis: built once, cut at any moment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from leadml_pipelines.graph.model import AGENT, CAMPAIGN, EDGE_KINDS, HOUSEHOLD, LEAD, GraphData
+from leadml_pipelines.graph.model import (
+    AGENT,
+    ASSIGNED_TO,
+    CAMPAIGN,
+    EDGE_KINDS,
+    HOUSEHOLD,
+    LEAD,
+    REFERRED,
+    GraphData,
+)
 from leadml_pipelines.times import to_micros
 
 if TYPE_CHECKING:
@@ -38,6 +47,9 @@ class Timeline:
         since: First moment at which the edge and both its nodes exist.
         until: First moment at which the edge no longer holds.
         edge_hash: A number for each edge that depends on its ends and relation alone.
+        converted: When a lead first bought; `NEVER` for one that has not, and for other nodes.
+        sold: When the lead of an assignment first bought while it ran; `NEVER` if it did not, and
+            for other edges.
     """
 
     node_type: np.ndarray
@@ -50,13 +62,23 @@ class Timeline:
     since: np.ndarray
     until: np.ndarray
     edge_hash: np.ndarray
+    converted: np.ndarray
+    sold: np.ndarray
 
     @classmethod
-    def of(cls, data: GraphData) -> Timeline:
+    def of(cls, data: GraphData, outcomes: pd.DataFrame | None = None) -> Timeline:
         """Number the nodes and edges of a graph.
 
         Edges from a node to itself, of an unknown relation, or with an end that is no node are left
         out. A node without `created_at` exists since its first edge.
+
+        Args:
+            data: The graph.
+            outcomes: `lead_id` and `bound_at` (timezone-aware), a row per policy; None for a world
+                in which nobody has bought. Leads that are not in the graph are left out.
+
+        Raises:
+            NaiveTimeError: a time carries no zone.
         """
         import numpy as np
         import pandas as pd
@@ -97,7 +119,10 @@ class Timeline:
         np.minimum.at(first, dst[told], np.maximum(since, known[src])[told])
         born = np.where(born == NEVER, first, born)
         since = np.maximum(since, np.maximum(born[src], born[dst]))
-        node_hash = _hash(nodes["id"]) ^ _mix(nodes["type"].to_numpy())
+        node_hash = _hash(nodes["id"]) ^ mix(nodes["type"].to_numpy())
+        buyer, bound = _bound(outcomes, index)
+        converted = np.full(len(nodes), NEVER)
+        np.minimum.at(converted, buyer, bound)
         return cls(
             node_type=nodes["type"].to_numpy(),
             node_id=nodes["id"].to_numpy(dtype=object),
@@ -109,7 +134,13 @@ class Timeline:
             since=since,
             until=until,
             # Not symmetric: a referral has a direction.
-            edge_hash=_mix(node_hash[src] + _mix(node_hash[dst]) + _mix(relation + 1)),
+            edge_hash=mix(node_hash[src] + mix(node_hash[dst]) + mix(relation + 1)),
+            converted=converted,
+            sold=np.where(
+                relation == RELATIONS.index(ASSIGNED_TO.relation),
+                _first_within(buyer, bound, src, since, until),
+                NEVER,
+            ),
         )
 
     def alive(self, as_of: datetime) -> tuple[np.ndarray, np.ndarray]:
@@ -120,8 +151,17 @@ class Timeline:
         moment = to_micros(as_of)
         return self.born <= moment, (self.since <= moment) & (self.until > moment)
 
+    def assigned(self, as_of: datetime) -> np.ndarray:
+        """Which edges are assignments that began at or before a moment, ended or not."""
+        kind = RELATIONS.index(ASSIGNED_TO.relation)
+        started: np.ndarray = (self.relation == kind) & (self.since <= to_micros(as_of))
+        return started
+
     def fingerprint(self, as_of: datetime, salt: str) -> str:
         """A text that is equal for two moments or two graphs only if they look the same then.
+
+        It covers all that a metric as of the moment may depend on: nodes and edges that are alive,
+        in which order leads were referred, which assignments have begun, and the outcomes known.
 
         Args:
             as_of: The moment.
@@ -129,13 +169,20 @@ class Timeline:
         """
         import numpy as np
 
+        moment = to_micros(as_of)
         nodes, edges = self.alive(as_of)
+        referred = edges & (self.relation == RELATIONS.index(REFERRED.relation))
+        sold = self.sold <= moment
         # Sums of well-mixed numbers do not depend on the order and wrap around silently.
         parts = (
             np.count_nonzero(nodes),
             np.count_nonzero(edges),
             self.node_hash[nodes].sum(dtype=np.uint64),
             self.edge_hash[edges].sum(dtype=np.uint64),
+            mix(self.edge_hash[referred] + mix(self.since[referred])).sum(dtype=np.uint64),
+            self.edge_hash[self.assigned(as_of)].sum(dtype=np.uint64),
+            self.node_hash[nodes & (self.converted <= moment)].sum(dtype=np.uint64),
+            self.edge_hash[sold].sum(dtype=np.uint64),
         )
         text = f"{salt}:" + ":".join(str(int(part)) for part in parts)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -144,6 +191,41 @@ class Timeline:
         """When the first lead was created (microseconds), or None without any."""
         leads = self.born[(self.node_type == 0) & (self.born < NEVER)]
         return int(leads.min()) if len(leads) else None
+
+
+def _bound(outcomes: pd.DataFrame | None, index: pd.MultiIndex) -> tuple[np.ndarray, np.ndarray]:
+    """Node and time of every known purchase, by node, then time."""
+    import numpy as np
+    import pandas as pd
+
+    if outcomes is None:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    ids = outcomes["lead_id"].astype("str")
+    leads = np.zeros(len(ids), dtype=np.int64)
+    buyer = index.get_indexer(pd.MultiIndex.from_arrays([leads, ids]))
+    bound = _micros(outcomes["bound_at"], NEVER)
+    known = (buyer >= 0) & (bound < NEVER)
+    buyer, bound = buyer[known], bound[known]
+    order = np.lexsort((bound, buyer))
+    return buyer[order], bound[order]
+
+
+def _first_within(
+    buyer: np.ndarray, bound: np.ndarray, lead: np.ndarray, since: np.ndarray, until: np.ndarray
+) -> np.ndarray:
+    """First purchase of each lead in `[since, until)`, or `NEVER`; purchases are sorted."""
+    import numpy as np
+
+    if not len(buyer):
+        return np.full(len(lead), NEVER)
+    # One number per (lead, time) in their order, so that one search finds the next purchase.
+    times = np.unique(bound)
+    step = len(times) + 1
+    keys = buyer * step + np.searchsorted(times, bound)
+    place = np.searchsorted(keys, lead * step + np.searchsorted(times, since))
+    found = np.minimum(place, len(keys) - 1)
+    within = (place < len(keys)) & (buyer[found] == lead) & (bound[found] < until)
+    return np.where(within, bound[found], NEVER)
 
 
 def _micros(times: pd.Series, missing: int) -> np.ndarray:
@@ -168,7 +250,7 @@ def _hash(ids: pd.Series) -> np.ndarray:
     return hashed.astype(np.uint64)
 
 
-def _mix(values: np.ndarray) -> np.ndarray:
+def mix(values: np.ndarray) -> np.ndarray:
     """Spread 64-bit numbers (the finaliser of SplitMix64), so that their sums do not collide."""
     import numpy as np
 

@@ -89,10 +89,25 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         "computed_at": _TIME,
         "degree": pa.int32(),
         "degree_referral": pa.int32(),
+        "degree_referral_made": pa.int32(),
+        "degree_referral_received": pa.int32(),
         "degree_household": pa.int32(),
+        "degree_assignment": pa.int32(),
         "pagerank": pa.float64(),
+        "betweenness": pa.float64(),
+        "closeness": pa.float64(),
+        "clustering": pa.float64(),
+        "core": pa.int32(),
         "community": pa.string(),
         "community_size": pa.int32(),
+        "community_share": pa.float64(),
+        "community_conversion_rate": pa.float64(),
+        "referral_depth": pa.int32(),
+        "referral_descendants": pa.int32(),
+        "household_size": pa.int32(),
+        "household_conversions": pa.int32(),
+        "agent_load": pa.int32(),
+        "agent_conversion_rate": pa.float64(),
         "nodes": pa.int32(),
     },
 }
@@ -125,6 +140,7 @@ class World:
 
     def add(self, table: str, **row: Any) -> World:
         """Add a row; columns that are left out are null, or what a quick test does not care for."""
+        known = SCHEMAS[table]
         defaults: dict[str, Any] = {"attributes": "{}", "properties": "{}"}
         if table == "leads":
             defaults |= {"source": "web", "updated_at": row["created_at"]}
@@ -152,15 +168,16 @@ class World:
             defaults |= {
                 "entity_type": "lead",
                 "computed_at": row["as_of"],
+                **{c: 0 for c, t in known.items() if pa.types.is_integer(t)},
+                **{c: 0.0 for c, t in known.items() if pa.types.is_floating(t)},
                 "degree": 1,
                 "degree_referral": 1,
-                "degree_household": 0,
                 "pagerank": 0.125,
+                "agent_conversion_rate": None,
                 "community": "c",
                 "community_size": 3,
                 "nodes": 8,
             }
-        known = SCHEMAS[table]
         whole = {**{k: v for k, v in defaults.items() if k in known}, **row}
         self.tables[table].append({name: whole.get(name) for name in known})
         return self
@@ -271,6 +288,15 @@ _NUMBERS = ("0", "17", "5000", "12345.67", "0.1", "5000.000000000", "1e3", "-4",
 _ODD = ('"n/a"', "null", "true", "{}", "[1, 2]", '"1e999"', '" 7"', "0.0000001", '"٣"')
 
 
+def random_metrics(r: random.Random) -> dict[str, float]:
+    """Every number of a row of graph metrics, in its range."""
+    return {
+        name: r.randrange(1, 9) if pa.types.is_integer(kind) else r.random()
+        for name, kind in SCHEMAS["graph_metrics"].items()
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    }
+
+
 def random_world(seed: int, *, leads: int = 12, events: int = 250) -> World:
     """A world full of ties, late arrivals, exact window edges, changes of mind and odd JSON."""
     r = random.Random(seed)  # noqa: S311 - repeatable, not secret
@@ -374,13 +400,18 @@ def random_world(seed: int, *, leads: int = 12, events: int = 250) -> World:
                 "graph_metrics",
                 entity_id=lead,
                 as_of=start,
-                degree=r.randrange(9),
-                degree_household=r.randrange(3),
-                community_size=r.randrange(1, 50),
-                pagerank=r.random(),
-                nodes=r.randrange(1, 99),
+                **random_metrics(r),
             )
             world.add("graph_metrics", entity_type="agent", entity_id=lead, as_of=start, degree=77)
-        seen |= {("a", lead, agent, start), ("c", lead, start), ("g", lead, start)}
+        if ("g", agent, start) not in seen:
+            world.add(
+                "graph_metrics",
+                entity_type="agent",
+                entity_id=agent,
+                as_of=start,
+                **random_metrics(r),
+            )
+        seen |= {("a", lead, agent, start), ("c", lead, start)}
+        seen |= {("g", lead, start), ("g", agent, start)}
         seen.add(("r", lead, other))
     return world

@@ -72,6 +72,11 @@ def _frame(rows: list[tuple[Any, ...]], columns: Mapping[str, str]) -> pd.DataFr
     )
 
 
+def policies(*rows: tuple[str, datetime | None]) -> pd.DataFrame:
+    """Outcomes from `(lead, bound)` pairs."""
+    return _frame(list(rows), {"lead_id": "str", "bound_at": "time"})
+
+
 def shuffled(data: GraphData, seed: int) -> GraphData:
     """The same graph with its rows in another order."""
     random = np.random.default_rng(seed)

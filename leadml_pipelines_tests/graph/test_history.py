@@ -22,7 +22,7 @@ from leadml_pipelines.graph.history import (
 from leadml_pipelines.graph.metrics import COLUMNS
 from leadml_pipelines.graph.model import GraphData
 from leadml_pipelines.postgres import connect
-from leadml_pipelines_tests.graph.builders import at, graph
+from leadml_pipelines_tests.graph.builders import at, graph, policies
 
 WEEK = timedelta(weeks=1)
 NODES = [("lead", f"l{n}", at(n)) for n in range(20)] + [("agent", "x", at(0))]
@@ -47,9 +47,14 @@ def computed_at(url: str) -> dict[datetime, datetime]:
     return dict(rows)
 
 
-def recomputed(url: str, data: GraphData, as_of: datetime = NOW) -> set[datetime]:
+def recomputed(
+    url: str,
+    data: GraphData,
+    as_of: datetime = NOW,
+    outcomes: pd.DataFrame | None = None,
+) -> set[datetime]:
     before = computed_at(url)
-    report = refresh_graph_metrics(url, data, as_of)
+    report = refresh_graph_metrics(url, data, as_of, outcomes=outcomes)
     after = computed_at(url)
     changed = {moment for moment in after if before.get(moment) != after[moment]}
     assert len(changed) == report.computed
@@ -136,6 +141,23 @@ def test_a_late_edge_recomputes_the_moments_from_its_start_on(ledger_url: str) -
     assert recomputed(ledger_url, late) == {m for m in MONDAYS if m >= at(8)}
     expected = graph_snapshots(late, MONDAYS)
     pd.testing.assert_frame_equal(stored(ledger_url), expected, check_dtype=False, check_exact=True)
+
+
+def test_a_policy_recomputes_the_moments_from_its_binding_on(ledger_url: str) -> None:
+    refresh_graph_metrics(ledger_url, GRAPH, NOW)
+    bought = policies(("l3", at(16)))
+    assert recomputed(ledger_url, GRAPH, outcomes=bought) == {m for m in MONDAYS if m >= at(16)}
+    assert recomputed(ledger_url, GRAPH, outcomes=bought) == set()
+    expected = graph_snapshots(GRAPH, MONDAYS, outcomes=bought)
+    pd.testing.assert_frame_equal(stored(ledger_url), expected, check_dtype=False, check_exact=True)
+    assert expected["community_conversion_rate"].any()
+
+
+def test_a_second_policy_of_a_lead_changes_no_moment(ledger_url: str) -> None:
+    once = policies(("l3", at(9)))
+    refresh_graph_metrics(ledger_url, GRAPH, NOW, outcomes=once)
+    again = policies(("l3", at(9)), ("l3", at(20)))
+    assert recomputed(ledger_url, GRAPH, outcomes=again) == set()
 
 
 def test_an_assignment_that_ends_changes_no_moment_before_its_end(ledger_url: str) -> None:

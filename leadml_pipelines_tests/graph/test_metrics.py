@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from leadml_pipelines.graph.metrics import COLUMNS, metrics_as_of
 from leadml_pipelines.graph.model import GraphData
 from leadml_pipelines.times import NaiveTimeError
-from leadml_pipelines_tests.graph.builders import at, extract, graph, graph_of, shuffled
+from leadml_pipelines_tests.graph.builders import (
+    at,
+    extract,
+    graph,
+    graph_of,
+    policies,
+    shuffled,
+)
 
 TARGETS = {
     "ASSIGNED_TO": "agent",
@@ -45,6 +52,12 @@ def graphs(draw: st.DrawFn) -> GraphData:
             )
         )
     return graph(nodes, edges)
+
+
+BOUGHT = st.lists(st.tuples(st.integers(0, 7), DAYS), max_size=8).map(
+    lambda rows: policies(*((f"n{lead}", bound) for lead, bound in rows))
+)
+"""Policies of some of the leads of `graphs`."""
 
 
 def one(frame: pd.DataFrame, entity_id: str, entity_type: str = "lead") -> pd.Series:
@@ -96,6 +109,12 @@ def brute_force(data: GraphData, as_of: datetime) -> dict[tuple[str, str], dict[
         homes = {e[1] for e in now if e[0] == node and e[2] == "MEMBER_OF"}
         mates = [e[0] for home in homes for e in {(f[0], f[1]) for f in now if f[1] == home}]
         result[node] = {
+            "degree_referral_made": sum(node == e[0] for e in now if e[2] == "REFERRED"),
+            "degree_referral_received": sum(node == e[1] for e in now if e[2] == "REFERRED"),
+            "degree_assignment": sum(node in e[:2] for e in now if e[2] == "ASSIGNED_TO"),
+            "household_size": sum(mate != node for mate in mates) + 1 if homes else 0,
+            "agent_load": len({e[0] for e in now if e[1] == node and e[2] == "ASSIGNED_TO"}),
+            "nodes": len(people),
             "degree": sum((e[0] == node) + (e[1] == node) for e in now if e[2] != "CAME_FROM"),
             "degree_referral": sum(node in e[:2] for e in now if e[2] == "REFERRED"),
             "degree_household": sum(mate != node for mate in mates),
@@ -116,29 +135,36 @@ def test_degrees_and_pagerank_are_those_of_a_brute_force_count(
     )
     for row in found.itertuples():
         wanted = expected[row.entity_type, row.entity_id]
-        for name in ("degree", "degree_referral", "degree_household"):
+        for name in wanted.keys() - {"pagerank"}:
             assert getattr(row, name) == wanted[name], (name, row)
         assert row.pagerank == pytest.approx(wanted["pagerank"], abs=1e-9)
 
 
 @settings(max_examples=60, deadline=None)
-@given(graphs(), DAYS, st.integers(0, 10))
-def test_the_order_of_rows_changes_nothing(data: GraphData, as_of: datetime, seed: int) -> None:
+@given(graphs(), DAYS, BOUGHT, st.integers(0, 10))
+def test_the_order_of_rows_changes_nothing(
+    data: GraphData, as_of: datetime, bought: pd.DataFrame, seed: int
+) -> None:
     pd.testing.assert_frame_equal(
-        metrics_as_of(data, as_of), metrics_as_of(shuffled(data, seed), as_of), check_exact=True
+        metrics_as_of(data, as_of, outcomes=bought),
+        metrics_as_of(shuffled(data, seed), as_of, outcomes=bought.iloc[::-1]),
+        check_exact=True,
     )
 
 
 @settings(max_examples=60, deadline=None)
-@given(graphs(), DAYS)
+@given(graphs(), DAYS, BOUGHT)
 def test_deleting_all_that_happened_afterwards_changes_nothing(
-    data: GraphData, as_of: datetime
+    data: GraphData, as_of: datetime, bought: pd.DataFrame
 ) -> None:
     nodes = data.nodes[~(data.nodes["created_at"] > as_of)]
     edges = data.edges[data.edges["since"] <= as_of]
     edges = edges.assign(until=edges["until"].where(edges["until"] <= as_of))
+    known = bought[bought["bound_at"] <= as_of]
     pd.testing.assert_frame_equal(
-        metrics_as_of(data, as_of), metrics_as_of(GraphData(nodes, edges), as_of), check_exact=True
+        metrics_as_of(data, as_of, outcomes=bought),
+        metrics_as_of(GraphData(nodes, edges), as_of, outcomes=known),
+        check_exact=True,
     )
 
 
@@ -175,11 +201,16 @@ def test_an_empty_graph_has_no_rows_but_all_columns() -> None:
     assert tuple(found.columns) == COLUMNS
     assert found.empty
     assert str(found["as_of"].dtype) == "datetime64[us, UTC]"
+    some = metrics_as_of(graph([("lead", "a", at(0))]), at(0))
+    assert found.dtypes.to_dict() == some.dtypes.to_dict()
 
 
 def test_a_node_without_any_edge_appears_alone_in_its_community() -> None:
     row = one(metrics_as_of(graph([("lead", "a", at(0))]), at(0)), "a")
     assert (row["degree"], row["community"], row["community_size"]) == (0, "lead:a", 1)
+    assert row["community_share"] == row["pagerank"] == 1
+    none = ["betweenness", "closeness", "clustering", "core", "referral_depth", "household_size"]
+    assert not row[none].any()
 
 
 def test_a_lead_appears_at_the_microsecond_of_its_creation() -> None:
@@ -228,6 +259,31 @@ def test_communities_are_the_circles_of_acquaintance_named_by_their_smallest_lea
         **{f"b{n}": "lead:b0" for n in range(5)},
     }
     assert found["community_size"].eq(5).all()
+
+
+def test_the_share_of_a_community_is_of_all_leads_and_agents_alive() -> None:
+    found = metrics_as_of(two_circles(), at(1))
+    assert found["community_share"].tolist() == [0.5] * 10
+
+
+def test_a_referral_chain_and_a_circle_are_followed_as_of_the_moment() -> None:
+    leads = [("lead", name, at(0)) for name in "abc"]
+    edges = [
+        ("a", "b", "REFERRED", at(1), None),
+        ("b", "c", "REFERRED", at(2), None),
+        ("c", "a", "REFERRED", at(3), None),
+    ]
+    columns = ["referral_depth", "referral_descendants"]
+    measured = [
+        metrics_as_of(graph(leads, edges), at(day))[columns].to_numpy().tolist()
+        for day in (0, 1, 2, 3)
+    ]
+    assert measured == [
+        [[0, 0], [0, 0], [0, 0]],
+        [[0, 1], [1, 0], [0, 0]],
+        [[0, 2], [1, 1], [2, 0]],
+        [[2, 2], [2, 2], [2, 2]],
+    ]
 
 
 def test_communities_depend_on_the_seed_alone() -> None:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leadml_pipelines.graph.timeline import Timeline
-from leadml_pipelines_tests.graph.builders import at, graph, shuffled
+from leadml_pipelines_tests.graph.builders import at, graph, policies, shuffled
 
 LEADS = [("lead", name, at(0)) for name in "abc"]
 
@@ -41,6 +41,46 @@ def test_a_fingerprint_changes_only_at_moments_that_an_edit_touches() -> None:
         day for day in range(7) if before.fingerprint(at(day), "") != after.fingerprint(at(day), "")
     ]
     assert changed == [3, 4]
+
+
+def test_a_fingerprint_tells_who_referred_a_lead_first() -> None:
+    def referred(first: str, then: str) -> list[tuple[object, ...]]:
+        return [
+            (first, "c", "REFERRED", at(1), None),
+            (then, "c", "REFERRED", at(1.5), None),
+        ]
+
+    assert print_of(referred("a", "b")) != print_of(referred("b", "a"))
+
+
+def test_a_fingerprint_tells_which_assignments_have_ended_from_those_that_never_were() -> None:
+    data = [*LEADS, ("agent", "x", at(0))]
+    ended = Timeline.of(graph(data, [("a", "x", "ASSIGNED_TO", at(1), at(2))]))
+    assert ended.fingerprint(at(3), "") != Timeline.of(graph(data)).fingerprint(at(3), "")
+
+
+def test_a_fingerprint_tells_what_is_known_of_outcomes_and_no_more() -> None:
+    data = graph([*LEADS, ("agent", "x", at(0))], [("a", "x", "ASSIGNED_TO", at(1), at(3))])
+    without = Timeline.of(data)
+    for bound, touched in ((0, [0, 1, 2, 3, 4]), (2, [2, 3, 4]), (4, [4])):
+        timeline = Timeline.of(data, policies(("a", at(bound))))
+        changed = [
+            day
+            for day in range(5)
+            if timeline.fingerprint(at(day), "") != without.fingerprint(at(day), "")
+        ]
+        assert changed == touched
+
+
+def test_a_fingerprint_tells_whether_a_sale_fell_into_an_assignment() -> None:
+    data = [*LEADS, ("agent", "x", at(0))]
+    early, late = (
+        Timeline.of(
+            graph(data, [("a", "x", "ASSIGNED_TO", at(since), at(3))]), policies(("a", at(1)))
+        )
+        for since in (0.5, 1.5)
+    )
+    assert early.fingerprint(at(4), "") != late.fingerprint(at(4), "")
 
 
 def test_edges_without_both_ends_or_of_another_relation_are_left_out() -> None:

@@ -73,7 +73,9 @@ def _measure_graph(tables: Mapping[str, Path], folder: Path) -> pd.DataFrame:
     """Write the graph metrics that the tables ask for, as the graph's assets would."""
     graph = graph_of(tables)
     first = graph.nodes["created_at"].min().to_pydatetime()
-    frame = graph_snapshots(graph, weekly_moments(first, END))
+    frame = graph_snapshots(
+        graph, weekly_moments(first, END), outcomes=pd.read_parquet(tables["policies"])
+    )
     frame["computed_at"] = frame["as_of"]
     frame.to_parquet(folder / "graph_metrics.parquet", index=False)
     return frame

@@ -1,9 +1,10 @@
 """The lead among others: metrics of the relationship graph, referrals and agents.
 
-Metrics are those of the latest Monday 00:00 UTC not after `as_of`, for the present as for the past
-(`graph/history.py` stores no other moment); how long ago that was is a feature of its own, and a
-lead has none before its first Monday. Referrals and assignments are counted from their tables, up
-to the moment itself.
+What the metrics mean is said in `docs/graph.md`. They are those of the latest Monday 00:00 UTC not
+after `as_of`, for the present as for the past (`graph/history.py` stores no other moment); how long
+ago that was is a feature of its own, and a lead has none before its first Monday. Referrals and
+assignments are counted from their tables, up to the moment itself; of the agent who works on the
+lead at that moment, load and conversion rate are those of the latest Monday too.
 """
 
 from __future__ import annotations
@@ -19,14 +20,45 @@ FEATURES = (
             "Relations of the lead in the graph, campaigns aside.", "relationship"),
     Feature("degree_referral", "integer", "edges", 0, None, 0,
             "Referrals from and to the lead in the graph.", "relationship"),
+    Feature("degree_referral_made", "integer", "edges", 0, None, 0,
+            "Referrals from the lead in the graph.", "relationship"),
+    Feature("degree_referral_received", "integer", "edges", 0, None, 0,
+            "Referrals to the lead in the graph.", "relationship"),
     Feature("degree_household", "integer", "edges", 0, None, 0,
             "Relations through the household in the graph.", "relationship"),
+    Feature("degree_assignment", "integer", "edges", 0, None, 0,
+            "Assignments of the lead that run, in the graph.", "relationship"),
     Feature("pagerank_relative", "double", "ratio", 0, None, None,
             "PageRank of the lead over that of an average node.", "relationship"),
     Feature("pagerank", "double", "share", 0, 1, None,
             "PageRank of the lead.", "relationship"),
+    Feature("betweenness", "double", "share", 0, 1, None,
+            "Share of the shortest paths between others that lead through the lead.",
+            "relationship"),
+    Feature("closeness_harmonic", "double", "share", 0, 1, None,
+            "Mean of one over the distance to every other node.", "relationship"),
+    Feature("clustering_coefficient", "double", "share", 0, 1, None,
+            "Share of the pairs of the lead's neighbours that are joined themselves.",
+            "relationship"),
+    Feature("core_number", "integer", "edges", 0, None, 0,
+            "Greatest k for which the lead is in a part where all have k neighbours or more.",
+            "relationship"),
     Feature("community_size", "integer", "nodes", 0, None, 0,
             "Nodes in the lead's community.", "relationship"),
+    Feature("community_share", "double", "share", 0, 1, None,
+            "Share of all leads and agents that are in the lead's community.", "relationship"),
+    Feature("community_conversion_rate", "double", "share", 0, 1, None,
+            "Share of the other leads of the community that have bought, drawn to that of all.",
+            "relationship"),
+    Feature("referral_depth", "integer", "leads", 0, None, 0,
+            "Length of the chain of referrers above the lead.", "relationship"),
+    Feature("referral_descendant_count", "integer", "leads", 0, None, 0,
+            "Leads that came through the lead, directly or through those it brought.",
+            "relationship"),
+    Feature("household_size", "integer", "leads", 0, None, 0,
+            "Leads of the lead's household with itself; 0 without a known one.", "relationship"),
+    Feature("household_conversion_count", "integer", "leads", 0, None, 0,
+            "Other leads of the household that have bought.", "relationship"),
     Feature("graph_age_days", "double", "days", 0, None, None,
             "Age of the graph metrics at the time.", "relationship"),
     Feature("household_known", "boolean", "", None, None, False,
@@ -42,8 +74,41 @@ FEATURES = (
     Feature("agent_tenure_days", "double", "days", 0, None, None,
             "Days since the newest assignment that still runs; missing without one.",
             "relationship"),
+    Feature("assigned_agent_load", "integer", "leads", 0, None, None,
+            "Leads that the lead's agent had on the Monday of the metrics; missing without one.",
+            "relationship"),
+    Feature("assigned_agent_conversion_rate", "double", "share", 0, 1, None,
+            "Share of the leads of the lead's agent that bought, drawn to that of all agents.",
+            "relationship"),
+    Feature("assigned_agent_specialty_match", "boolean", "", None, None, None,
+            "Whether the specialty of the lead's agent is the lead's product interest.",
+            "relationship"),
 )
 # fmt: on
+
+_AS_STORED = (
+    "degree",
+    "degree_referral",
+    "degree_referral_made",
+    "degree_referral_received",
+    "degree_household",
+    "degree_assignment",
+    "pagerank",
+    "betweenness",
+    "community_size",
+    "community_share",
+    "community_conversion_rate",
+    "referral_depth",
+    "household_size",
+)
+_RENAMED = {
+    "closeness_harmonic": "closeness",
+    "clustering_coefficient": "clustering",
+    "core_number": "core",
+    "referral_descendant_count": "referral_descendants",
+    "household_conversion_count": "household_conversions",
+}
+"""Feature -> column of `graph_metrics`."""
 
 
 @feature_view(
@@ -55,6 +120,7 @@ FEATURES = (
         "spine",
         "lead_graph",
         "lead_profile",
+        "current_agent",
         "known_assignments",
         "referrals_made",
         "referrals_received",
@@ -70,16 +136,19 @@ def graph(read: Mapping[str, Any]) -> Any:
     as_of = F.col("as_of")
     metrics = read["lead_graph"].select(
         *keys,
-        "degree",
-        "degree_referral",
-        "degree_household",
-        "pagerank",
-        "community_size",
+        *_AS_STORED,
+        *(F.col(stored).alias(name) for name, stored in _RENAMED.items()),
         (F.col("pagerank") * p.double(F.col("nodes"))).alias("pagerank_relative"),
         p.days_between(as_of, F.col("valid_from")).alias("graph_age_days"),
     )
-    household = read["lead_profile"].select(
-        *keys, F.col("household_id").isNotNull().alias("household_known")
+    profile = read["lead_profile"].select(
+        *keys, F.col("household_id").isNotNull().alias("household_known"), "product_interest"
+    )
+    agent = read["current_agent"].select(
+        *keys,
+        "specialty",
+        F.col("agent_load").alias("assigned_agent_load"),
+        F.col("agent_conversion_rate").alias("assigned_agent_conversion_rate"),
     )
 
     def referrals(name: str, count: str) -> Any:
@@ -102,11 +171,16 @@ def graph(read: Mapping[str, Any]) -> Any:
             p.days_between(as_of, F.col("running_since")).alias("agent_tenure_days"),
         )
     )
-    return p.beside(
+    joined = p.beside(
         read["spine"],
         metrics,
-        household,
+        profile,
+        agent,
         referrals("referrals_made", "referral_made_count"),
         referrals("referrals_received", "referral_received_count"),
         agents,
+    )
+    # Null where either is.
+    return p.extend(
+        joined, assigned_agent_specialty_match=F.col("specialty") == F.col("product_interest")
     )
