@@ -153,7 +153,10 @@ def test_by_the_clock_of_the_data_now_is_the_newest_snapshot(
 def test_a_host_without_training_set_says_so(
     settings: Settings, serving: Serving, tmp_path: Path
 ) -> None:
-    client = serving(settings.model_copy(update={"home": tmp_path / "empty"}))
+    elsewhere = Settings(
+        home=tmp_path / "empty", redis_url=settings.redis_url, postgres_url=settings.postgres_url
+    )
+    client = serving(elsewhere)
     message = _refused(client.post(ENGINEER, json={"target": "conversion"}), 503, "no_training_set")
     assert "materialize conversion_training_set here" in message
     assert str(tmp_path) not in message
