@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import dagster as dg
 
-from leadml_pipelines.assets import catalogue, features, graph, models, online, sources
+from leadml_pipelines.assets import (
+    audit,
+    catalogue,
+    features,
+    graph,
+    history,
+    models,
+    online,
+    sources,
+)
 from leadml_pipelines.automation.jobs import JOBS
 from leadml_pipelines.automation.schedules import SCHEDULES
 from leadml_pipelines.automation.sensors import SENSORS
 from leadml_pipelines.resources.connections import connections
 
-ASSETS = dg.load_assets_from_modules([sources, graph, features, catalogue, models, online])
+ASSETS = dg.load_assets_from_modules([sources, graph, features, catalogue, history, models, online])
 
 defs = dg.Definitions(
     assets=ASSETS,
+    asset_checks=[audit.no_skew],
     jobs=JOBS,
     schedules=SCHEDULES,
     sensors=SENSORS,

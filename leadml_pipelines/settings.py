@@ -8,7 +8,7 @@ A setting comes, in this order of precedence, from the environment (`LEADML_<NAM
 from __future__ import annotations
 
 import os
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -84,6 +84,21 @@ class Settings(BaseSettings):
         default_factory=dict, description="changes to the models' declarations, by model name"
     )
 
+    features_keep_days: int = Field(
+        90,
+        ge=1,
+        description="days of feature history and of served vectors that are kept; "
+        "the newest checked snapshot always stays",
+    )
+    history_start: date = Field(
+        date(2025, 1, 1), description="first day whose features can be backfilled"
+    )
+    audit_sample: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="share of the served vectors that is logged for the skew audit; 0: none",
+    )
     online_ttl_seconds: int = Field(3600, ge=1, description="how long an online value lives")
     duckdb_memory_limit: str = Field("4GB", description="memory DuckDB may take before it spills")
     duckdb_threads: int | None = Field(

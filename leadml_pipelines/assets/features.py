@@ -98,6 +98,7 @@ def snapshot_asset(entity: str) -> dg.AssetsDefinition:
             entity,
             extract.as_of,
             expected=expected,
+            keep_days=config.features_keep_days,
             may_be_empty=entity != MAIN_ENTITY,
         )
         yield dg.MaterializeResult(

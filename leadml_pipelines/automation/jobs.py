@@ -4,7 +4,7 @@ import dagster as dg
 
 from leadml_pipelines.assets.online import online_assets
 
-# These three read or replace the newest extract: one at a time, the others wait in the queue.
+# These four read or replace the newest extract: one at a time, the others wait in the queue.
 ONE_AT_A_TIME = {"leadml/exclusive": "extract"}
 
 nightly_features = dg.define_asset_job(
@@ -39,12 +39,28 @@ publish_models = dg.define_asset_job(
     tags={"leadml/exclusive": "publish_models"},
 )
 
+backfill_features = dg.define_asset_job(
+    "backfill_features",
+    selection=dg.AssetSelection.groups("history"),
+    description="The history of past days: every view as of the end of each day chosen.",
+    executor_def=dg.in_process_executor,
+    tags=ONE_AT_A_TIME,
+)
+
 everything = dg.define_asset_job(
     "everything",
-    selection=dg.AssetSelection.all(),
+    # Past days have partitions, which one run of the present can't choose.
+    selection=dg.AssetSelection.all() - dg.AssetSelection.groups("history"),
     description="The whole asset graph, from the source tables to Redis, in one run.",
     executor_def=dg.in_process_executor,
     tags=ONE_AT_A_TIME,
 )
 
-JOBS = [everything, nightly_features, nightly_training, publish_features, publish_models]
+JOBS = [
+    backfill_features,
+    everything,
+    nightly_features,
+    nightly_training,
+    publish_features,
+    publish_models,
+]

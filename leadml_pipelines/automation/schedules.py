@@ -1,10 +1,32 @@
-"""The night: features at two, training at three, both UTC."""
+"""The night: features at two, training at three, the day that ended at half past four, all UTC."""
+
+from datetime import timedelta
 
 import dagster as dg
 
-from leadml_pipelines.automation.jobs import nightly_features, nightly_training
+from leadml_pipelines.automation.jobs import backfill_features, nightly_features, nightly_training
+from leadml_pipelines.resources.connections import SettingsResource
+
+
+@dg.schedule(
+    job=backfill_features,
+    cron_schedule="30 4 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="The history of the day that ended at midnight.",
+)
+def every_day_history(
+    context: dg.ScheduleEvaluationContext, settings: SettingsResource
+) -> dg.RunRequest | dg.SkipReason:
+    """Write yesterday's history, once the nightly extract knows the whole day."""
+    if settings.load().clock == "data":
+        return dg.SkipReason("the data are of the past (LEADML_CLOCK=data): no day ends in them")
+    yesterday = f"{context.scheduled_execution_time - timedelta(days=1):%Y-%m-%d}"
+    return dg.RunRequest(run_key=yesterday, partition_key=yesterday)
+
 
 SCHEDULES = [
+    every_day_history,
     dg.ScheduleDefinition(
         name="every_night_features",
         job=nightly_features,

@@ -21,6 +21,11 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print(_model(model))
     console.print(_counts("Published to Redis", "what", summary.published))
     console.print(_latencies(summary.latency_ms))
+    console.print(
+        f"{summary.audit['audited']:,} served vectors audited, "
+        f"{summary.audit['mismatches']:,} mismatches\n",
+        highlight=False,
+    )
     console.print(_seconds(summary.seconds))
 
 

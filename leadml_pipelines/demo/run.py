@@ -22,6 +22,8 @@ from leadml_pipelines.deployment import Deployment, keep_settings
 from leadml_pipelines.settings import Settings
 
 LEADS_TO_ASK = 100
+LOG_SECONDS = 3
+"""How long what was served may take to be logged; an app that ran before logs only a sample."""
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Summary:
             replaces (baseline), and the seconds its training took.
         published: keys in Redis: features (one per lead) and models.
         latency_ms: request kind to p50 and p95.
+        audit: served vectors that were computed again, and features that differed.
         seconds: wall time by step, and in all.
     """
 
@@ -43,6 +46,7 @@ class Summary:
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     published: dict[str, int] = field(default_factory=dict)
     latency_ms: dict[str, dict[str, float]] = field(default_factory=dict)
+    audit: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
@@ -69,10 +73,15 @@ def run_demo(deployment: Deployment, dataset: Dataset, console: Console) -> Summ
             _load(dataset, progress)
         with _step(summary, "materialize"), bar(progress, "Materializing assets") as report:
             materialize_everything(report)
+        # Every vector that is about to be asked for is logged, for the audit at the end.
+        os.environ.setdefault("LEADML_AUDIT_SAMPLE", "1")
         with _step(summary, "serve"), bar(progress, "Starting the HTTP app"):
             address = deployment.start_http()
         with _step(summary, "ask"), bar(progress, "Asking over HTTP"):
-            summary.latency_ms = ask(address, leads_to_score()).latency_ms
+            leads = leads_to_score()
+            summary.latency_ms = ask(address, leads).latency_ms
+        with _step(summary, "audit"), bar(progress, "Auditing what was served"):
+            summary.audit = _audit(_asked(leads))
     _collect(summary)
     summary.seconds["total"] = round(sum(summary.seconds.values()), 1)
     return summary
@@ -113,6 +122,42 @@ def leads_to_score() -> dict[str, list[str]]:
             raise RuntimeError(f"no lead of the newest snapshot is in the population of {name}")
         chosen[name] = inside.head(LEADS_TO_ASK).tolist()
     return chosen
+
+
+def _asked(leads: dict[str, list[str]]) -> set[str]:
+    """The leads whose features `ask` makes the app read."""
+    return {*next(iter(leads.values())), *(ids[0] for ids in leads.values())}
+
+
+def _audit(asked: set[str]) -> dict[str, int]:
+    """Compute again, in bulk, what was asked for over HTTP."""
+    from leadml_pipelines.features.audit import audit
+    from leadml_pipelines.features.bulk import bulk_engine
+    from leadml_pipelines.features.catalogue import catalogue
+    from leadml_pipelines.sources.extract import latest_extract
+
+    settings = Settings()
+    url = settings.require_postgres()
+    _wait_for_log(url, len(asked))
+    extract = latest_extract(settings.extracts)
+    with bulk_engine(extract, settings) as engine:
+        report = audit(url, engine, catalogue(), extract.as_of)
+    return {"audited": report.audited, "mismatches": len(report.mismatches)}
+
+
+def _wait_for_log(url: str, vectors: int) -> None:
+    """Wait until so many vectors are logged, or as long as it takes at most."""
+    from leadml_pipelines.postgres import connect
+
+    deadline = time.monotonic() + LOG_SECONDS
+    with connect(url, autocommit=True) as connection:
+        while time.monotonic() < deadline:
+            row = connection.execute(
+                "SELECT count(DISTINCT entity_id) FROM leadml.served_features"
+            ).fetchone()
+            if row is not None and row[0] >= vectors:
+                return
+            time.sleep(0.1)
 
 
 def _collect(summary: Summary) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -12,10 +12,16 @@ from psycopg import sql
 from psycopg.errors import LockNotAvailable
 from psycopg.types.json import Jsonb
 
-from leadml_pipelines.features.snapshot_tables import drop_moment, lock, qualified, table_of
+from leadml_pipelines.features.snapshot_tables import (
+    day_of,
+    drop_days_before,
+    lock_all,
+    qualified,
+    table_of,
+)
 from leadml_pipelines.features.view import Feature, FeatureView
 from leadml_pipelines.postgres import connect
-from leadml_pipelines.times import require_utc
+from leadml_pipelines.times import require_utc, utc_now
 
 if TYPE_CHECKING:
     from leadml_pipelines.features.catalogue import Catalogue
@@ -57,10 +63,10 @@ def check_snapshot(
     as_of: datetime,
     *,
     expected: int | None = None,
-    keep: int = 14,
+    keep_days: int | None = None,
     may_be_empty: bool = False,
 ) -> SnapshotReport:
-    """Check a snapshot as a whole; when it is sound, mark it and drop old ones.
+    """Check a snapshot as a whole; when it is sound, mark it and drop what is too old.
 
     Sound means: every view of the entity type was written for this moment, all of them hold the
     same entities, as many as exist, there is at least one, and at most 1 % of any feature's values
@@ -73,14 +79,13 @@ def check_snapshot(
         as_of: The snapshot's moment.
         expected: How many entities exist at that moment; if None, each view must hold as many rows
             as its writer wrote.
-        keep: How many checked snapshots to keep, this one included.
+        keep_days: Days of history that stay, as of `prune`; None: nothing is dropped.
         may_be_empty: Whether there may be no entity at all.
     """
     moment = require_utc(as_of, "as_of")
     views = catalogue.views(entity)
     with connect(url) as connection:
-        for view in views:
-            lock(connection, view)
+        lock_all(connection, [view.name for view in views])
         rows, problems = _compare(connection, views, moment, expected, may_be_empty)
         out_of_range: dict[str, int] = {}
         if not problems:
@@ -100,8 +105,8 @@ def check_snapshot(
             "problems = excluded.problems, checked_at = excluded.checked_at",
             (name, entity, moment, rows, Jsonb(problems), not problems),
         )
-    if not problems:
-        prune(url, entity, keep)
+    if not problems and keep_days is not None:
+        prune(url, entity, keep_days)
     return SnapshotReport(name, rows, not problems, tuple(problems), out_of_range)
 
 
@@ -184,45 +189,82 @@ def _out_of_range(
     return {feature.name: int(number) for feature, number in counts if number}
 
 
-def prune(url: str, entity: str, keep: int) -> list[datetime]:
-    """Drop what is older than the newest checked snapshots.
+def prune(url: str, entity: str, keep_days: int) -> list[datetime]:
+    """Drop the history and the log of served vectors of an entity type older than so many days.
+
+    History is counted back from the newest checked snapshot, not from today: a historical data set
+    keeps its history, a store that stood still for a season loses nothing by it, and the newest
+    checked snapshot always stays. Whole days (UTC) go, each as the partitions of that day. Served
+    vectors are counted back from now.
 
     Args:
         url: `postgresql://...`.
         entity: Entity type.
-        keep: How many checked snapshots stay; at least 1.
+        keep_days: Days that stay before the day of the newest checked snapshot; at least 1.
 
     Returns:
-        The moments that were dropped: none while someone reads the tables for seconds on end. The
-        next call drops what this one left.
+        The moments that were dropped. Those of a view that somebody reads or writes for seconds on
+        end are left for the next call.
     """
-    if keep < 1:
-        raise ValueError(f"keep is {keep}; at least one snapshot must stay")
-    try:
-        return _prune(url, entity, keep)
-    except LockNotAvailable:
+    _forget_served(url, entity, keep_days)
+    newest = _newest_checked(url, entity)
+    first = None if newest is None else first_day_kept(newest, keep_days)
+    if first is None:
         return []
-
-
-def _prune(url: str, entity: str, keep: int) -> list[datetime]:
     with connect(url) as connection:
-        connection.execute("SET LOCAL lock_timeout = '3s'")
-        oldest = connection.execute(
-            "SELECT min(as_of) FROM (SELECT as_of FROM leadml.feature_snapshots "
-            "WHERE entity = %s AND checked_at IS NOT NULL ORDER BY as_of DESC LIMIT %s) newest",
-            (entity, keep),
-        ).fetchone()
-        if oldest is None or oldest[0] is None:
-            return []
-        old = connection.execute(
-            "SELECT view, as_of FROM leadml.feature_view_snapshots "
-            "WHERE entity = %s AND as_of < %s ORDER BY as_of, view",
-            (entity, oldest[0]),
-        ).fetchall()
-        for view, as_of in old:
-            drop_moment(connection, view, as_of)
+        # First the mark, so that nobody takes for whole what is about to lose its rows.
         connection.execute(
             "DELETE FROM leadml.feature_snapshots WHERE entity = %s AND as_of < %s",
-            (entity, oldest[0]),
+            (entity, first),
         )
-    return sorted({as_of for _, as_of in old})
+        views = connection.execute(
+            "SELECT DISTINCT view FROM leadml.feature_view_snapshots "
+            "WHERE entity = %s AND as_of < %s ORDER BY view",
+            (entity, first),
+        ).fetchall()
+    dropped: set[datetime] = set()
+    for (view,) in views:
+        dropped.update(_drop(url, view, first))
+    return sorted(dropped)
+
+
+def first_day_kept(newest: datetime, keep_days: int) -> datetime:
+    """The first day (its midnight, UTC) that the policy keeps when the newest snapshot is this one.
+
+    Raises:
+        ValueError: `keep_days` is less than 1.
+    """
+    if keep_days < 1:
+        raise ValueError(f"keep_days is {keep_days}; at least one day must stay")
+    return day_of(newest) - timedelta(days=keep_days)
+
+
+def _newest_checked(url: str, entity: str) -> datetime | None:
+    with connect(url) as connection:
+        row = connection.execute(
+            "SELECT max(as_of) FROM leadml.feature_snapshots "
+            "WHERE entity = %s AND checked_at IS NOT NULL",
+            (entity,),
+        ).fetchone()
+    newest: datetime | None = None if row is None else row[0]
+    return newest
+
+
+def _forget_served(url: str, entity: str, keep_days: int) -> None:
+    with connect(url) as connection:
+        connection.execute(
+            "DELETE FROM leadml.served_features WHERE entity_type = %s AND served_at < %s",
+            (entity, utc_now() - timedelta(days=keep_days)),
+        )
+
+
+def _drop(url: str, view: str, first: datetime) -> list[datetime]:
+    # A transaction for each view: a reader of several tables locks them one after the other, and
+    # whoever held two of them here could wait for it while it waits.
+    try:
+        with connect(url) as connection:
+            connection.execute("SET LOCAL lock_timeout = '3s'")
+            lock_all(connection, [view])
+            return drop_days_before(connection, view, first)
+    except LockNotAvailable:
+        return []

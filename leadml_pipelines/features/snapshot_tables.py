@@ -6,6 +6,7 @@ a feature that changed its type is refused, because old and new values can't sha
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -37,11 +38,20 @@ def qualified(name: str) -> sql.Identifier:
     return sql.Identifier(SCHEMA, name)
 
 
-def lock(connection: psycopg.Connection[Any], view: FeatureView) -> None:
-    """Let one writer at a time at a view, until the end of the transaction."""
-    connection.execute(
-        "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"leadml.{table_of(view)}",)
-    )
+def lock_key(view: str) -> str:
+    """The name under which a view's writers wait for each other."""
+    return f"{SCHEMA}.feature_{view}"
+
+
+def lock_all(connection: psycopg.Connection[Any], views: Iterable[str]) -> None:
+    """Let one writer at a time at some views, until the end of the transaction.
+
+    Everyone who needs several takes them here, in one order: two can't wait for each other.
+    """
+    for view in sorted(views):
+        connection.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (lock_key(view),)
+        )
 
 
 def existing_columns(connection: psycopg.Connection[Any], view: FeatureView) -> dict[str, str]:
@@ -66,7 +76,7 @@ def ensure_table(connection: psycopg.Connection[Any], view: FeatureView, day: da
     Raises:
         FeatureTypeChangedError: a column has another type than its feature.
     """
-    lock(connection, view)
+    lock_all(connection, [view.name])
     table = qualified(table_of(view))
     connection.execute(
         sql.SQL(
@@ -89,7 +99,7 @@ def ensure_table(connection: psycopg.Connection[Any], view: FeatureView, day: da
                 f"feature {feature.name} is {feature.type} now, but its column in "
                 f"{SCHEMA}.{table_of(view)} is {there[feature.name]}; give the feature a new name"
             )
-    start = _day(day)
+    start = day_of(day)
     partition = _partition(view.name, start)
     found = connection.execute("SELECT to_regclass(%s)", (f'"{SCHEMA}"."{partition}"',)).fetchone()
     if found is not None and found[0] is not None:
@@ -104,28 +114,39 @@ def ensure_table(connection: psycopg.Connection[Any], view: FeatureView, day: da
     )
 
 
-def drop_moment(connection: psycopg.Connection[Any], view: str, as_of: datetime) -> None:
-    """Remove a moment's rows of a view: the whole partition when it held nothing else."""
-    start = _day(as_of)
-    others = connection.execute(
-        "SELECT count(*) FROM leadml.feature_view_snapshots "
-        "WHERE view = %s AND as_of >= %s AND as_of < %s AND as_of <> %s",
-        (view, start, start + timedelta(days=1), as_of),
-    ).fetchone()
-    if others is not None and others[0] == 0:
-        partition = qualified(_partition(view, start))
-        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(partition))
-    else:
-        connection.execute(
-            sql.SQL("DELETE FROM {} WHERE as_of = %s").format(qualified(f"feature_{view}")),
-            (as_of,),
-        )
-    connection.execute(
-        "DELETE FROM leadml.feature_view_snapshots WHERE view = %s AND as_of = %s", (view, as_of)
+def drop_days_before(
+    connection: psycopg.Connection[Any], view: str, day: datetime
+) -> list[datetime]:
+    """Drop the partitions of a view whose days lie before a day.
+
+    Args:
+        connection: In a transaction of its own: what this does locks readers out until its end.
+        view: Name of the view; it may have left the catalogue.
+        day: The first day that stays: midnight UTC.
+
+    Returns:
+        The moments that were dropped.
+    """
+    table = f"feature_{view}"
+    partitions = connection.execute(
+        "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
+        "WHERE i.inhparent = to_regclass(%s)",
+        (f'"{SCHEMA}"."{table}"',),
+    ).fetchall()
+    oldest = _partition(view, day)
+    for (name,) in partitions:
+        # Names of one view differ in the date alone, and sort as it does.
+        if name < oldest:
+            connection.execute(sql.SQL("DROP TABLE {}").format(qualified(name)))
+    rows = connection.execute(
+        "DELETE FROM leadml.feature_view_snapshots WHERE view = %s AND as_of < %s RETURNING as_of",
+        (view, day),
     )
+    return [row[0] for row in rows]
 
 
-def _day(moment: datetime) -> datetime:
+def day_of(moment: datetime) -> datetime:
+    """The midnight (UTC) at which the day of a moment began."""
     return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 

@@ -1,16 +1,18 @@
 """Snapshots: every view of every entity as of one moment, kept in PostgreSQL.
 
-A view is written in one transaction and a re-run for the same moment replaces it. A snapshot (all
-views of an entity type at one moment) is read as "the latest" only once `check_snapshot` has found
-it whole; writing one of its views again takes that mark away until the next check.
+A snapshot (all views of an entity type at one moment) is written in one transaction, or view by
+view where each is an asset of its own; a re-run for the same moment replaces what was there. It is
+read as "the latest" only once `check_snapshot` has found it whole. The transaction that writes any
+of its views takes that mark away, and who reads the latest asks for the mark and for all views in
+one statement: half a snapshot is never read as whole (`docs/offline-store.md`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -26,6 +28,7 @@ from leadml_pipelines.features.snapshot_tables import (
     SCHEMA,
     ensure_table,
     existing_columns,
+    lock_key,
     qualified,
     table_of,
 )
@@ -53,8 +56,13 @@ __all__ = [
     "read_latest",
     "read_snapshot",
     "snapshot_id",
+    "write_snapshot",
     "write_view_snapshot",
 ]
+
+
+_TRIES = 20
+"""How often the latest snapshot is looked up when it is written again at that very moment."""
 
 
 class NoSnapshotError(LookupError):
@@ -114,31 +122,68 @@ def write_view_snapshot(url: str, view: FeatureView, frame: pd.DataFrame, as_of:
         ValueError: the frame lacks a feature, repeats an entity, or holds another moment.
         FeatureTypeChangedError: a column has another type than its feature.
     """
+    return write_snapshot(url, [view], frame, as_of)
+
+
+def write_snapshot(
+    url: str, views: Sequence[FeatureView], frame: pd.DataFrame, as_of: datetime
+) -> int:
+    """Write several views as of one moment in one transaction, replacing what was there.
+
+    Of several writers of one moment one works and the others wait; the last one's values stay, of
+    all views.
+
+    Args:
+        url: `postgresql://...`.
+        views: Views of one entity type, at least one.
+        frame: `entity_id`, `as_of` (the same everywhere) and the features of all the views.
+        as_of: Timezone-aware.
+
+    Returns:
+        How many entities were written.
+
+    Raises:
+        ValueError: the frame lacks a feature, repeats an entity, or holds another moment; the views
+            are of several entity types.
+        FeatureTypeChangedError: a column has another type than its feature.
+    """
     moment = require_utc(as_of, "as_of")
-    table = _arrow(view, frame, moment)
-    with connect(url) as connection:
-        ensure_table(connection, view, moment)
+    entities = {view.entity for view in views}
+    if len(entities) != 1:
+        raise ValueError(f"a snapshot is of one entity type, and not of {sorted(entities)}")
+    tables = {view.name: _arrow(view, frame, moment) for view in views}
+    for view in views:
+        # Each in a transaction of its own: a new partition locks readers out until it is there.
+        with connect(url) as connection:
+            ensure_table(connection, view, moment)
     with arrow_connection(url) as connection, connection.cursor() as cursor:
-        name = table_of(view)
-        cursor.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", (f"{SCHEMA}.{name}",)
-        ).fetchall()
-        cursor.execute(f'DELETE FROM "{SCHEMA}"."{name}" WHERE as_of = $1', (moment,))  # noqa: S608
-        if table.num_rows:
-            cursor.adbc_ingest(name, table, mode="append", db_schema_name=SCHEMA)
-        cursor.execute(
-            "INSERT INTO leadml.feature_view_snapshots (view, as_of, entity, rows, created_at) "
-            "VALUES ($1, $2, $3, $4, now()) ON CONFLICT (view, as_of) "
-            "DO UPDATE SET rows = excluded.rows, created_at = excluded.created_at",
-            (view.name, moment, view.entity, table.num_rows),
-        )
+        # As in `lock_all`: all of them before the first row, in one order.
+        for name in sorted(tables):
+            cursor.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", (lock_key(name),)
+            ).fetchall()
+        for view in views:
+            _replace(cursor, view, tables[view.name], moment)
         cursor.execute(
             "UPDATE leadml.feature_snapshots SET checked_at = NULL "
             "WHERE entity = $1 AND as_of = $2",
-            (view.entity, moment),
+            (entities.pop(), moment),
         )
         connection.commit()
-    return int(table.num_rows)
+    return len(frame)
+
+
+def _replace(cursor: Any, view: FeatureView, table: pa.Table, as_of: datetime) -> None:
+    name = table_of(view)
+    cursor.execute(f'DELETE FROM "{SCHEMA}"."{name}" WHERE as_of = $1', (as_of,))  # noqa: S608
+    if table.num_rows:
+        cursor.adbc_ingest(name, table, mode="append", db_schema_name=SCHEMA)
+    cursor.execute(
+        "INSERT INTO leadml.feature_view_snapshots (view, as_of, entity, rows, created_at) "
+        "VALUES ($1, $2, $3, $4, now()) ON CONFLICT (view, as_of) "
+        "DO UPDATE SET rows = excluded.rows, created_at = excluded.created_at",
+        (view.name, as_of, view.entity, table.num_rows),
+    )
 
 
 def _arrow(view: FeatureView, frame: pd.DataFrame, as_of: datetime) -> pa.Table:
@@ -216,14 +261,19 @@ def read_snapshot(
     features = features_of(views)
     with connect(url) as connection:
         columns = {view.name: set(existing_columns(connection, view)) for view in views}
-        query = _select(views, columns, entity_ids is not None).as_string(connection)
+        query = _select(views, columns, "$2" if entity_ids is not None else None).as_string(
+            connection
+        )
     with arrow_connection(url) as arrow, arrow.cursor() as cursor:
         cursor.execute(query, (moment,) if entity_ids is None else (moment, list(entity_ids)))
         table = cursor.fetch_arrow_table()
     return to_pandas(table, features)
 
 
-def _select(views: Sequence[FeatureView], columns: dict[str, set[str]], some: bool) -> sql.Composed:
+def _select(
+    views: Sequence[FeatureView], columns: Mapping[str, set[str]], ids: LiteralString | None
+) -> sql.Composed:
+    """The rows of views as of `$1`, of the entities in the parameter `ids` if it is given."""
     types = {"double": "float8", "integer": "bigint", "boolean": "boolean", "category": "text"}
     there = [view for view in views if columns[view.name]]
     if not there:
@@ -254,8 +304,25 @@ def _select(views: Sequence[FeatureView], columns: dict[str, set[str]], some: bo
         features=sql.SQL(", ").join(selected),
         table=qualified(table_of(there[0])),
         joins=sql.SQL(" ").join(joins),
-        some=sql.SQL(" AND {}.entity_id = ANY($2)").format(first) if some else sql.SQL(""),
+        some=sql.SQL("")
+        if ids is None
+        else sql.SQL(" AND {}.entity_id = ANY(" + ids + ")").format(first),
     )
+
+
+def _select_whole(
+    views: Sequence[FeatureView], columns: Mapping[str, set[str]], ids: LiteralString | None
+) -> sql.Composed:
+    """As `_select`, while the snapshot bears the mark of its check, `$2`.
+
+    One statement sees the mark and the rows as they were at one moment. Without the mark it returns
+    no row at all; with it at least one, whose entity is null when there is no other.
+    """
+    return sql.SQL(
+        "SELECT r.* FROM (SELECT FROM leadml.feature_snapshots "
+        "WHERE entity = {} AND as_of = $1 AND checked_at = $2) AS mark LEFT JOIN ({}) AS r ON TRUE "
+        "ORDER BY r.entity_id"
+    ).format(sql.Literal(views[0].entity), _select(views, columns, ids))
 
 
 def read_latest(
@@ -278,12 +345,25 @@ def read_latest(
     """
     from leadml_pipelines.features.catalogue import catalogue as built_in
 
-    newest = latest_checked(url, entity)
-    if newest is None:
-        raise NoSnapshotError.of(entity)
-    views = (built_in() if catalogue is None else catalogue).views(entity)
-    frame = read_snapshot(url, views, newest.as_of, entity_ids)
-    return Snapshot(newest.snapshot_id, entity, newest.as_of, frame)
+    found = built_in() if catalogue is None else catalogue
+    views = found.views(entity)
+    for _ in range(_TRIES):
+        with connect(url) as connection:
+            newest = newest_checked(connection, entity)
+            if newest is None:
+                break
+            columns = {view.name: set(existing_columns(connection, view)) for view in views}
+            ids = None if entity_ids is None else "$3"
+            query = _select_whole(views, columns, ids).as_string(connection)
+        params = (newest.as_of, newest.checked_at)
+        with arrow_connection(url) as arrow, arrow.cursor() as cursor:
+            cursor.execute(query, params if entity_ids is None else (*params, list(entity_ids)))
+            table = cursor.fetch_arrow_table()
+        if table.num_rows:
+            rows = table.filter(table["entity_id"].is_valid())
+            frame = to_pandas(rows, features_of(views))
+            return Snapshot(newest.snapshot_id, entity, newest.as_of, frame)
+    raise NoSnapshotError.of(entity)
 
 
 @dataclass(frozen=True)
@@ -293,24 +373,42 @@ class SnapshotQuery:
     Attributes:
         info: The snapshot.
         features: Its features, in order.
-        text: The statement; `$1` is the moment and `$2` the ids.
+        text: The statement; `$1` is the moment, `$2` the time of its check and `$3` the ids.
+        catalogue: Where the views are found.
     """
 
     info: SnapshotInfo
     features: Sequence[Feature]
     text: str
+    catalogue: Catalogue
 
     def read(self, connection: psycopg.Connection[Any], entity_ids: Sequence[str]) -> Snapshot:
         """The values of entities; unknown ones have no row.
 
         Cheaper than `read_latest` for up to some thousand ids: the statement is prepared once per
-        connection, and no connection is opened.
+        connection, and no connection is opened. When this snapshot is being written again, or was
+        dropped, the newest checked one is read instead; the answer tells which it is.
+
+        Raises:
+            NoSnapshotError: there is no checked snapshot any more.
         """
+        query = self
+        for _ in range(_TRIES):
+            with psycopg.RawCursor(connection) as cursor:
+                params = (query.info.as_of, query.info.checked_at, list(entity_ids))
+                cursor.execute(query.text, params, prepare=True)
+                rows = cursor.fetchall()
+            if rows:
+                return query._snapshot([row for row in rows if row[0] is not None])
+            newest = newest_checked(connection, self.info.entity)
+            if newest is None:
+                break
+            query = query_of(connection, newest, catalogue=self.catalogue)
+        raise NoSnapshotError.of(self.info.entity)
+
+    def _snapshot(self, rows: Sequence[tuple[Any, ...]]) -> Snapshot:
         import pyarrow as pa
 
-        with psycopg.RawCursor(connection) as cursor:
-            cursor.execute(self.text, (self.info.as_of, list(entity_ids)), prepare=True)
-            rows = cursor.fetchall()
         columns = list(zip(*rows, strict=True)) or [()] * (len(self.features) + 2)
         types = _arrow_types()
         table = pa.table(
@@ -339,7 +437,8 @@ def query_of(
     """
     from leadml_pipelines.features.catalogue import catalogue as built_in
 
-    views = (built_in() if catalogue is None else catalogue).views(info.entity)
+    found = built_in() if catalogue is None else catalogue
+    views = found.views(info.entity)
     columns = {view.name: set(existing_columns(connection, view)) for view in views}
-    text = _select(views, columns, some=True).as_string(connection)
-    return SnapshotQuery(info, features_of(views), text)
+    text = _select_whole(views, columns, "$3").as_string(connection)
+    return SnapshotQuery(info, features_of(views), text, found)

@@ -19,6 +19,7 @@ from leadml_pipelines.serving.models import ModelShelf, Pointers
 from leadml_pipelines.serving.reader import REDIS_TIMEOUT, FeatureReader
 from leadml_pipelines.serving.routes import Parts, add_routes
 from leadml_pipelines.serving.security import ApiKeyMiddleware, key_digests
+from leadml_pipelines.serving.served_log import ServedLog
 from leadml_pipelines.settings import Settings
 
 MAX_BODY = 2 * 1024 * 1024
@@ -48,13 +49,14 @@ def create_app(settings: Settings) -> FastAPI:
     )
     measured = Metrics()
     snapshots = SnapshotReader(postgres_url)
-    reader = FeatureReader(store, snapshots, measured, settings.clock)
+    served = ServedLog(postgres_url, settings.audit_sample, measured)
+    reader = FeatureReader(store, snapshots, measured, settings.clock, served)
     shelf = ModelShelf(store, _champions(settings, postgres_url), measured, _settle)
     app = FastAPI(
         title="LeadML",
         description="Features and predictions for insurance lead generation.",
         version=metadata.version("leadml"),
-        lifespan=_lifespan(store, snapshots, shelf),
+        lifespan=_lifespan(store, snapshots, shelf, served),
         max_body_size=MAX_BODY,
     )
     add_error_handlers(app)
@@ -66,13 +68,14 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _lifespan(
-    store: OnlineStore, snapshots: SnapshotReader, shelf: ModelShelf
+    store: OnlineStore, snapshots: SnapshotReader, shelf: ModelShelf, served: ServedLog
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.get_running_loop().call_later(_AFTER_SOCKET, shelf.start)
         yield
         await asyncio.to_thread(shelf.stop)
+        await asyncio.to_thread(served.close)
         snapshots.close()
         store.close()
 

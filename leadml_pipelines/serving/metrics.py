@@ -46,6 +46,12 @@ class Metrics:
             ["store"],
             registry=self.registry,
         )
+        self.audited = Counter(
+            "leadml_audit_vectors_total",
+            "Served vectors drawn for the skew audit: logged, or dropped for want of PostgreSQL.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.predictions = Counter(
             "leadml_predictions_total", "Predictions by model.", ["model"], registry=self.registry
         )

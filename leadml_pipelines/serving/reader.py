@@ -27,6 +27,8 @@ from leadml_pipelines.times import to_micros, utc_now
 if TYPE_CHECKING:
     import pandas as pd
 
+    from leadml_pipelines.serving.served_log import ServedLog
+
 REDIS_TIMEOUT = 0.25
 """Seconds that one answer of Redis may take before PostgreSQL is asked instead."""
 REDIS_REST = 1.0
@@ -100,6 +102,7 @@ class FeatureReader:
         lookup: The newest checked snapshot in PostgreSQL.
         metrics: Where to count.
         clock: `now`, or `data` for a historical data set, whose present is its newest snapshot.
+        served_log: Where a sample of what is read is written down, for the audit.
     """
 
     def __init__(
@@ -108,11 +111,13 @@ class FeatureReader:
         lookup: SnapshotLookup,
         metrics: Metrics,
         clock: Literal["now", "data"] = "now",
+        served_log: ServedLog | None = None,
     ) -> None:
         self._store = store
         self._lookup = lookup
         self._metrics = metrics
         self._clock = clock
+        self._served_log = served_log
         self._turns = threading.BoundedSemaphore(LOOKUPS)
         self._redis_rests_until = 0.0
         self._present: dict[str, tuple[float, int]] = {}
@@ -143,6 +148,8 @@ class FeatureReader:
             batch = Batch(batch.entity_ids, (*batch.groups, *groups))
         found = Found(batch, sources, self._now(entity_type), why)
         self._count(found)
+        if self._served_log is not None:
+            self._served_log.note(found.batch, found.sources)
         return found
 
     def read_known(self, entity_type: str, ids: Sequence[str]) -> Found:

@@ -53,6 +53,12 @@ def test_the_latencies_that_were_seen_are_reported(demo: Demo) -> None:
     assert all(0 < times["p50"] <= times["p95"] for times in seen.values())
 
 
+def test_what_was_served_is_what_the_offline_engine_computes(demo: Demo) -> None:
+    assert demo.summary["audit"]["mismatches"] == 0
+    assert demo.summary["audit"]["audited"] >= 100
+    assert "served vectors audited, 0 mismatches" in demo.output
+
+
 def test_the_demo_leaves_no_process_behind(demo: Demo) -> None:
     assert processes_of(demo.home) == []
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -16,8 +18,10 @@ from leadml_pipelines.features.snapshots import (
     check_snapshot,
     latest_checked,
     prune,
+    query_of,
     read_latest,
     read_snapshot,
+    write_snapshot,
     write_view_snapshot,
 )
 from leadml_pipelines.features.view import Feature, FeatureView
@@ -211,23 +215,62 @@ def test_a_write_that_fails_leaves_the_former_values(postgres_url: str) -> None:
     assert read_snapshot(postgres_url, [BODY], NOW)["height"].tolist()[0] == 0.1 + 0.2
 
 
-def test_only_the_newest_snapshots_are_kept(postgres_url: str) -> None:
-    moments = [NOW - timedelta(days=1, hours=1), NOW - timedelta(days=1), NOW]
-    for moment in moments:
-        write_view_snapshot(postgres_url, BODY, body(moment), moment)
-        write_view_snapshot(postgres_url, MIND, mind(moment), moment)
-        assert check_snapshot(postgres_url, THINGS, "thing", moment, keep=2).sound
-    assert stored_moments(postgres_url) == moments[1:]
-    assert check_snapshot(postgres_url, THINGS, "thing", NOW, keep=1).sound
-    assert stored_moments(postgres_url) == [NOW]
-    with connect(postgres_url) as connection:
+def partitions(url: str) -> int:
+    with connect(url) as connection:
         parts = connection.execute(
             "SELECT count(*) FROM pg_inherits WHERE inhparent = 'leadml.feature_body'::regclass"
         ).fetchone()
-    assert parts == (1,)
+    assert parts is not None
+    return int(parts[0])
 
 
-def test_a_reader_of_old_values_is_not_disturbed_and_the_next_check_cleans_up(
+def test_history_is_kept_for_so_many_days_and_dropped_as_whole_partitions(
+    postgres_url: str,
+) -> None:
+    midnight = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
+    moments = [midnight - timedelta(days=2, microseconds=1), midnight - timedelta(days=2), NOW]
+    for moment in moments:
+        assert whole(postgres_url, moment)
+    report = check_snapshot(postgres_url, THINGS, "thing", NOW, keep_days=2)
+    assert report.sound
+    assert stored_moments(postgres_url) == moments[1:]
+    assert partitions(postgres_url) == 2
+    assert prune(postgres_url, "thing", 1) == [moments[1]]
+    assert stored_moments(postgres_url) == [NOW]
+    assert partitions(postgres_url) == 1
+
+
+def test_a_check_without_a_policy_drops_nothing(postgres_url: str) -> None:
+    old = NOW - timedelta(days=900)
+    assert whole(postgres_url, old)
+    assert whole(postgres_url)
+    assert stored_moments(postgres_url) == [old, NOW]
+
+
+def test_the_newest_checked_snapshot_stays_however_old_it_is(postgres_url: str) -> None:
+    """What was written since and found wrong does not push it out."""
+    old = NOW - timedelta(days=400)
+    assert whole(postgres_url, old)
+    write_view_snapshot(postgres_url, BODY, body(), NOW)
+    assert not check_snapshot(postgres_url, THINGS, "thing", NOW, keep_days=1).sound
+    assert prune(postgres_url, "thing", 1) == []
+    assert read_latest(postgres_url, "thing", catalogue=THINGS).as_of == old
+
+
+def test_the_policy_of_one_entity_type_leaves_the_others_alone(postgres_url: str) -> None:
+    old = NOW - timedelta(days=10)
+    assert whole(postgres_url, old)
+    assert prune(postgres_url, "other", 1) == []
+    assert stored_moments(postgres_url) == [old]
+
+
+def test_history_of_less_than_a_day_is_refused(postgres_url: str) -> None:
+    assert whole(postgres_url)
+    with pytest.raises(ValueError, match="keep_days is 0"):
+        prune(postgres_url, "thing", 0)
+
+
+def test_a_reader_of_old_values_is_not_disturbed_and_the_next_call_cleans_up(
     postgres_url: str,
 ) -> None:
     old = NOW - timedelta(days=2)
@@ -235,9 +278,124 @@ def test_a_reader_of_old_values_is_not_disturbed_and_the_next_check_cleans_up(
     assert whole(postgres_url)
     with connect(postgres_url) as reader:
         reader.execute("SELECT count(*) FROM leadml.feature_body")
-        assert prune(postgres_url, "thing", 1) == []
+        assert prune(postgres_url, "thing", 1) == [old]
+        assert reader.execute("SELECT count(*) FROM leadml.feature_body").fetchone() == (4,)
     assert stored_moments(postgres_url) == [old, NOW]
-    assert prune(postgres_url, "thing", 1) == [old]
+    prune(postgres_url, "thing", 1)
+    assert stored_moments(postgres_url) == [NOW]
+
+
+def test_all_views_of_a_snapshot_are_written_or_none(postgres_url: str) -> None:
+    both = body().merge(mind(), on=["entity_id", "as_of"])
+    assert write_snapshot(postgres_url, [BODY, MIND], both, NOW) == 2
+    assert check_snapshot(postgres_url, THINGS, "thing", NOW).sound
+    with connect(postgres_url) as connection:
+        connection.execute("ALTER TABLE leadml.feature_mind ADD CHECK (kind <> 'broken')")
+    wrong = both.assign(height=9.0, kind="broken")
+    with pytest.raises(Exception, match="feature_mind_kind_check"):
+        write_snapshot(postgres_url, [BODY, MIND], wrong, NOW)
+    kept = read_latest(postgres_url, "thing", catalogue=THINGS).frame
+    pd.testing.assert_frame_equal(kept, both, check_exact=True)
+
+
+def test_views_of_two_entity_types_are_no_snapshot(postgres_url: str) -> None:
+    with pytest.raises(ValueError, match="one entity type"):
+        write_snapshot(postgres_url, [BODY, replace(MIND, entity="ghost")], body(), NOW)
+
+
+def test_a_snapshot_of_a_past_day_does_not_become_the_latest(postgres_url: str) -> None:
+    assert whole(postgres_url)
+    assert whole(postgres_url, NOW - timedelta(days=3))
+    assert read_latest(postgres_url, "thing", catalogue=THINGS).as_of == NOW
+
+
+def versions(number: int) -> pd.DataFrame:
+    """Both views of 50 entities, whose every value tells which writer wrote it."""
+    ids = tuple(f"x{i:02}" for i in range(50))
+    both = body(ids=ids).merge(mind(ids=ids), on=["entity_id", "as_of"])
+    level = pd.Series([number] * len(ids), dtype="Int64")
+    return both.assign(level=level, kind=str(number))
+
+
+def writers_seen(frame: pd.DataFrame) -> set[str]:
+    assert len(frame) == 50
+    return {*frame["level"].astype(str), *frame["kind"]}
+
+
+def test_of_concurrent_writers_of_one_moment_one_whole_result_stays(postgres_url: str) -> None:
+    def write(number: int) -> None:
+        write_snapshot(postgres_url, [BODY, MIND], versions(number), NOW)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(8)))
+    assert check_snapshot(postgres_url, THINGS, "thing", NOW, expected=50).sound
+    assert len(writers_seen(read_latest(postgres_url, "thing", catalogue=THINGS).frame)) == 1
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_readers_of_the_latest_never_see_half_a_snapshot(postgres_url: str, together: bool) -> None:
+    """Whether its views are written together or one by one; meanwhile the one before is read."""
+    before = NOW - timedelta(days=1)
+    frame = versions(0).assign(as_of=pd.Timestamp(before))
+    write_snapshot(postgres_url, [BODY, MIND], frame, before)
+    assert check_snapshot(postgres_url, THINGS, "thing", before).sound
+    done = threading.Event()
+
+    def rewrite() -> None:
+        try:
+            for number in range(1, 16):
+                values = versions(number)
+                if together:
+                    write_snapshot(postgres_url, [BODY, MIND], values, NOW)
+                else:
+                    write_view_snapshot(postgres_url, BODY, values, NOW)
+                    write_view_snapshot(postgres_url, MIND, values, NOW)
+                assert check_snapshot(postgres_url, THINGS, "thing", NOW).sound
+        finally:
+            done.set()
+
+    def read() -> set[datetime]:
+        seen = set()
+        with connect(postgres_url, autocommit=True) as connection:
+            newest = latest_checked(postgres_url, "thing")
+            assert newest is not None
+            query = query_of(connection, newest, catalogue=THINGS)
+            while not done.is_set():
+                for snapshot in (
+                    read_latest(postgres_url, "thing", catalogue=THINGS),
+                    query.read(connection, list(frame["entity_id"])),
+                ):
+                    assert len(writers_seen(snapshot.frame)) == 1
+                    seen.add(snapshot.as_of)
+        return seen
+
+    with ThreadPoolExecutor(3) as pool:
+        writer = pool.submit(rewrite)
+        readers = [pool.submit(read) for _ in range(2)]
+        writer.result()
+        assert all(reader.result() <= {before, NOW} for reader in readers)
+    assert writers_seen(read_latest(postgres_url, "thing", catalogue=THINGS).frame) == {"15"}
+
+
+def test_a_query_of_a_snapshot_that_is_being_rewritten_reads_the_one_before(
+    postgres_url: str,
+) -> None:
+    before = NOW - timedelta(days=1)
+    assert whole(postgres_url, before)
+    assert whole(postgres_url)
+    newest = latest_checked(postgres_url, "thing")
+    assert newest is not None
+    with connect(postgres_url, autocommit=True) as connection:
+        query = query_of(connection, newest, catalogue=THINGS)
+        assert query.read(connection, ["a"]).as_of == NOW
+        assert query.read(connection, ["nobody"]).frame.empty
+        write_view_snapshot(postgres_url, BODY, body(height=9.0), NOW)
+        found = query.read(connection, ["a"])
+        assert found.as_of == before
+        assert found.frame["height"].tolist() == [0.1 + 0.2]
+        write_view_snapshot(postgres_url, BODY, body(before), before)
+        with pytest.raises(NoSnapshotError):
+            query.read(connection, ["a"])
 
 
 @pytest.mark.parametrize(
