@@ -31,17 +31,25 @@ def online_asset(entity: str, snapshot: dg.AssetsDefinition) -> dg.AssetsDefinit
     )
     def asset(postgres: PostgresResource, redis: RedisResource) -> dg.MaterializeResult:
         from leadml_pipelines.features.snapshots import read_latest
+        from leadml_pipelines.online.changed import changed_since
         from leadml_pipelines.online.publish import publish_snapshot
 
         checked = read_latest(postgres.url, entity)
+        changed = changed_since(postgres.url, entity, checked.as_of)
         published = publish_snapshot(
-            redis.store(), entity, catalogue().features(entity), checked.frame, checked.as_of
+            redis.store(),
+            entity,
+            catalogue().features(entity),
+            checked.frame,
+            checked.as_of,
+            leave_out=changed,
         )
         return dg.MaterializeResult(
             metadata=rows(
                 published.written,
                 as_of=checked.as_of,
                 kept_newer=published.kept_newer,
+                changed_by_events=len(changed),
                 held_back=published.held_back,
                 held_back_reasons=dict(published.reasons),
                 seconds=published.seconds,

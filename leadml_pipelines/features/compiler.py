@@ -94,6 +94,8 @@ def _statement(
     numbered: bool,
 ) -> str:
     names = dict(tables)
+    if not wanted:
+        raise CompileError("there are no views to compile; name at least one")
     columns = {view.name: _columns(view) for view in ordered}
     ctes: list[str] = []
     if spine is not None:

@@ -146,6 +146,8 @@ class DuckDBEngine:
         """
         self._require_tables(views)
         keys = checked_spine(spine)
+        if not views:
+            return keys
         wanted, positions = distinct_keys(keys)
         features = features_of(views)
         sql = compile_views(

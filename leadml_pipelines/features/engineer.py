@@ -18,7 +18,9 @@ from leadml_pipelines.features.functions import (
     from_spec,
     function_view,
 )
+from leadml_pipelines.features.present import Clock, present_sql
 from leadml_pipelines.features.view import FeatureView, Value
+from leadml_pipelines.times import require_utc
 
 VIEW = "ad_hoc"
 """Name of the view that the functions make; also in the text to paste."""
@@ -149,6 +151,16 @@ def compute_now(
     with PostgresEngine(url, schema, catalogue=made.catalogue, statement_timeout=limit) as engine:
         rows = engine.rows([made.view], entity_ids, as_of)
     return {entity: dict(zip(names, values, strict=True)) for entity, values in rows.items()}
+
+
+def present(url: str, entity: str, clock: Clock) -> datetime:
+    """The moment as of which features are computed now, by the clock of the settings."""
+    from leadml_pipelines.postgres import connect
+
+    query = f"SELECT COALESCE({present_sql(clock, entity)}, now())"
+    with connect(url, autocommit=True) as connection:
+        ((moment,),) = connection.execute(query.encode()).fetchall()
+    return require_utc(moment, "present")
 
 
 def unknown_entities(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from leadml_pipelines.features.compiler import compile_views
+from leadml_pipelines.features.entity_types import entity_type
 from leadml_pipelines.features.frames import features_of
+from leadml_pipelines.features.present import Clock, present_sql
 from leadml_pipelines.features.relations import SOURCE_TABLES
-from leadml_pipelines.features.view import FeatureView, Value
+from leadml_pipelines.features.view import Feature, FeatureView, Value
 from leadml_pipelines.times import require_utc
 
 if TYPE_CHECKING:
@@ -26,11 +29,12 @@ _OWN_TABLES = frozenset({"graph_metrics"})
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]*")
 
-_SESSION = (
+SESSION = (
     "SET plan_cache_mode = force_generic_plan",  # planning takes longer than running
     "SET jit = off",  # and compiling to machine code longer still
     "SET default_transaction_read_only = on",
 )
+"""What a connection is told before it computes features."""
 
 _BATCH = 10
 """Entities per call of the statement. Its plan is made once, for few rows: with 90 features, 10 at
@@ -63,18 +67,10 @@ class PostgresEngine:
         catalogue: Catalogue | None = None,
         statement_timeout: timedelta | None = None,
     ) -> None:
-        if not _SCHEMA.fullmatch(schema):
-            raise ValueError(
-                f"schema {schema!r} must consist of lower-case letters, digits and _, "
-                "and not begin with a digit"
-            )
         self._url = url
         self._catalogue = catalogue
         self._timeout = statement_timeout
-        self._tables = {
-            table: f'"leadml"."{table}"' if table in _OWN_TABLES else f'"{schema}"."{table}"'
-            for table in SOURCE_TABLES
-        }
+        self._tables = _tables(schema)
         self._connection: psycopg.Connection[Any] | None = None
         self._turn = threading.Lock()
 
@@ -180,9 +176,100 @@ class PostgresEngine:
         from leadml_pipelines.postgres import connect
 
         connection = connect(self._url, autocommit=True)
-        for setting in _SESSION:
+        for setting in SESSION:
             connection.execute(setting.encode())
         if self._timeout is not None:
             milliseconds = self._timeout // timedelta(milliseconds=1)
             connection.execute(f"SET statement_timeout = {milliseconds}".encode())
         return connection
+
+
+@dataclass(frozen=True, slots=True)
+class PresentRow:
+    """An entity that exists, as of the present.
+
+    Attributes:
+        entity_id: Its id.
+        as_of: The moment that the values describe.
+        computed_at: PostgreSQL's clock when they were computed; the tables were looked at later.
+        values: In the order of the query's features.
+    """
+
+    entity_id: str
+    as_of: datetime
+    computed_at: datetime
+    values: tuple[Value, ...]
+
+
+class PresentQuery:
+    """Computes every view of an entity type as of the present, over a connection of the caller's.
+
+    An id that the entity's own table does not have, or not yet, gives no row: unknown is another
+    thing than known with nothing but defaults.
+
+    Args:
+        entity: Entity type.
+        schema: Schema of the source contract.
+        clock: What the present is; `present_sql` tells.
+        catalogue: The views; the built-in ones by default.
+
+    Raises:
+        ValueError: the schema's name is not lower-case letters, digits and _.
+        UnknownEntityTypeError: there is no such entity type.
+    """
+
+    def __init__(
+        self,
+        entity: str,
+        schema: str = "crm",
+        *,
+        clock: Clock = "now",
+        catalogue: Catalogue | None = None,
+    ) -> None:
+        from leadml_pipelines.features.catalogue import catalogue as built_in
+
+        kind = entity_type(entity)
+        views = (built_in() if catalogue is None else catalogue).views(entity)
+        tables = _tables(schema)
+        spine = (
+            f"SELECT DISTINCT e.{kind.key} AS entity_id, p.present AS as_of "  # noqa: S608
+            f'FROM "{schema}"."{kind.table}" AS e '
+            f"CROSS JOIN (SELECT {present_sql(clock, entity)} AS present) AS p "
+            f"WHERE e.{kind.key} = ANY($1::text[]) AND {kind.exists('e', 'p.present')}"
+        )
+        statement = compile_views(
+            views, "postgres", catalogue=catalogue, tables=tables, spine=spine
+        )
+        self.features: tuple[Feature, ...] = tuple(features_of(views))
+        self._statement = f"SELECT now(), c.* FROM ({statement}) AS c".encode()  # noqa: S608
+
+    def rows(
+        self, connection: psycopg.Connection[Any], entity_ids: Sequence[str]
+    ) -> Iterator[PresentRow]:
+        """The entities that exist, in no order; the statement is prepared once per connection.
+
+        Args:
+            connection: In autocommit mode, with the settings of `SESSION`.
+            entity_ids: Distinct ids, as many as you like.
+        """
+        import psycopg
+
+        with psycopg.RawCursor(connection) as cursor:
+            for start in range(0, len(entity_ids), _BATCH):
+                batch = list(entity_ids[start : start + _BATCH])
+                cursor.execute(self._statement, (batch,), prepare=True)
+                for row in cursor.fetchall():
+                    yield PresentRow(row[1], row[2], row[0], row[3:])
+
+
+def _tables(schema: str) -> dict[str, str]:
+    """Each source table as it is spelled in SQL."""
+    if not _SCHEMA.fullmatch(schema):
+        raise ValueError(
+            f"schema {schema!r} must consist of lower-case letters, digits and _, "
+            "and not begin with a digit"
+        )
+    return {
+        table: f'"leadml"."{table}"' if table in _OWN_TABLES else f'"{schema}"."{table}"'
+        for table in SOURCE_TABLES
+    }

@@ -93,6 +93,14 @@ class Schema:
         return {name: at for at, name in enumerate(self.names)}
 
     @cached_property
+    def codes(self) -> tuple[Mapping[str, float], ...]:
+        """Code of each word, by the place of the feature; empty but for categories."""
+        return tuple(
+            {word: float(code) for code, word in enumerate(field.vocabulary)}
+            for field in self.fields
+        )
+
+    @cached_property
     def document(self) -> bytes:
         """The schema as canonical JSON: sorted keys, no spaces, UTF-8 as it is."""
         content = {
@@ -203,9 +211,26 @@ def encode(
     return [blob[start : start + size] for start in range(0, len(blob), size)]
 
 
-def invalidation(as_of: int) -> bytes:
-    """A header alone, which says that everything older than `as_of` is no longer true."""
-    return HEADER.pack(FORMAT_VERSION, INVALIDATED, 0, 0, as_of, as_of)
+def invalidation(as_of: int, computed_at: int | None = None) -> bytes:
+    """A header alone, which says that everything older is no longer true.
+
+    Args:
+        as_of: Moment from which values are true again, microseconds since 1970 UTC.
+        computed_at: When it was made untrue, where that is another moment: of two values of the
+            same `as_of`, the one computed earlier is older.
+    """
+    known = as_of if computed_at is None else computed_at
+    return HEADER.pack(FORMAT_VERSION, INVALIDATED, 0, 0, as_of, known)
+
+
+Moments = tuple[int, int]
+"""`as_of` and `computed_at`: of two values of an entity the greater pair is the newer one."""
+
+
+def moments(payload: bytes) -> Moments:
+    """`as_of` and `computed_at` of a value or an invalidation, microseconds since 1970 UTC."""
+    _, _, _, _, as_of, computed_at = HEADER.unpack_from(payload)
+    return as_of, computed_at
 
 
 def decode(
@@ -213,6 +238,7 @@ def decode(
     keys: Sequence[str],
     schema_of: Callable[[int], Schema | None],
     on_broken: Callable[[int, FormatError], None] | None = None,
+    on_invalidated: Callable[[int, Moments], None] | None = None,
 ) -> list[Rows]:
     """Unpack a batch; rows that share a schema become one view over their bytes.
 
@@ -222,6 +248,7 @@ def decode(
         schema_of: Finds a schema by its id; None when nobody knows it.
         on_broken: Told the place of each broken value and what is wrong with it, which then counts
             as missing; without it the first one is an error.
+        on_invalidated: Told the place and the moments of each invalidation.
 
     Returns:
         Groups of rows. A key that was missing or invalidated is in none of them.
@@ -229,14 +256,10 @@ def decode(
     Raises:
         FormatError: a value is truncated, of an unknown format version or of an unknown schema.
     """
-    groups: dict[tuple[bytes, int], list[int]] = {}
-    for position, payload in enumerate(payloads):
-        if payload is not None:
-            groups.setdefault((payload[:8], len(payload)), []).append(position)
     result = []
-    for (head, size), positions in groups.items():
+    for positions, blob in _groups(payloads):
         try:
-            rows = _decode_group(head, size, positions, payloads, keys, schema_of)
+            rows = _decode_group(blob, positions, keys[positions[0]], schema_of)
         except FormatError as error:
             if on_broken is None:
                 raise
@@ -245,27 +268,57 @@ def decode(
             continue
         if rows is not None:
             result.append(rows)
+        elif on_invalidated is not None:
+            for position in positions:
+                if payload := payloads[position]:
+                    on_invalidated(position, moments(payload))
     return result
 
 
+def _groups(payloads: Sequence[bytes | None]) -> list[tuple[Sequence[int], bytes]]:
+    """Values with the same first bytes and the same length: their places, and their bytes in a row.
+
+    Mostly all are there and alike, which is found out without a look at each in Python.
+    """
+    try:
+        blob = b"".join(payloads)  # type: ignore[arg-type]
+        sizes = set(map(len, payloads))  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    else:
+        size = min(sizes, default=0)
+        if len(sizes) == 1 and size >= 8:
+            heads = np.ndarray(len(payloads), "<u8", blob, strides=(size,))
+            if (heads == heads[0]).all():
+                return [(range(len(payloads)), blob)]
+    alike: dict[tuple[bytes, int], list[int]] = {}
+    for position, payload in enumerate(payloads):
+        if payload is not None:
+            alike.setdefault((payload[:8], len(payload)), []).append(position)
+    return [
+        (places, b"".join([value for at in places if (value := payloads[at]) is not None]))
+        for places in alike.values()
+    ]
+
+
 def _decode_group(
-    head: bytes,
-    size: int,
-    positions: list[int],
-    payloads: Sequence[bytes | None],
-    keys: Sequence[str],
+    blob: bytes,
+    positions: Sequence[int],
+    first: str,
     schema_of: Callable[[int], Schema | None],
 ) -> Rows | None:
-    """Values with the same first bytes and the same length."""
-    first = keys[positions[0]]
-    if len(head) < 8:
-        raise FormatError(f"{first} holds {len(head)} bytes; a value has at least {HEADER.size}")
-    version, flags, _, schema_id = struct.unpack("<BBHI", head)
+    """Values with the same first bytes and the same length; `first` is the key of one of them."""
+    size = len(blob) // len(positions)
+    if size < 8:
+        raise FormatError(f"{first} holds {size} bytes; a value has at least {HEADER.size}")
+    version, flags, _, schema_id = struct.unpack_from("<BBHI", blob)
     if version != FORMAT_VERSION:
         raise FormatError(
             f"{first} holds format version {version}; this reader knows version {FORMAT_VERSION}"
         )
     if flags & INVALIDATED:
+        if size < HEADER.size:
+            raise FormatError(f"{first} holds {size} bytes; a header has {HEADER.size}")
         return None
     schema = schema_of(schema_id)
     if schema is None:
@@ -275,11 +328,10 @@ def _decode_group(
             f"{first} holds {size} bytes; a value of schema {schema_id} "
             f"has {schema.dtype.itemsize} (it was cut short, or written by another schema)"
         )
-    group = [payload for at in positions if (payload := payloads[at]) is not None]
-    records = np.frombuffer(b"".join(group) if len(group) > 1 else group[0], schema.dtype)
+    records = np.frombuffer(blob, schema.dtype)
     return Rows(
         schema,
-        np.array(positions, np.intp),
+        np.arange(len(positions)) if isinstance(positions, range) else np.array(positions),
         records["as_of"],
         records["computed_at"],
         records["values"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -85,6 +85,8 @@ def publish_snapshot(
     frame: pd.DataFrame,
     as_of: datetime,
     progress: Progress | None = None,
+    *,
+    leave_out: Set[str] = frozenset(),
 ) -> Published:
     """Put a checked snapshot online; the pointer to it moves last.
 
@@ -98,10 +100,13 @@ def publish_snapshot(
         frame: `entity_id` and the features; may have `as_of` and `computed_at` of its own per row.
         as_of: The moment that the snapshot describes.
         progress: Told how many entities of how many are done.
+        leave_out: Entities that changed since (`changed.changed_since`).
 
     Raises:
         ValueError: the frame lacks a feature or its times have no zone.
     """
+    if leave_out:
+        frame = frame[~frame["entity_id"].isin(leave_out)]
     start, now = time.perf_counter(), utc_now()
     moment = require_utc(as_of, "as_of")
     schema = schema_for(entity_type, features, frame, store.current_schema(entity_type))

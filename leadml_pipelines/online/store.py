@@ -15,7 +15,7 @@ from redis.retry import Retry
 
 from leadml_pipelines.online import keys
 from leadml_pipelines.online.batch import Batch
-from leadml_pipelines.online.format import FormatError, Schema, decode, invalidation
+from leadml_pipelines.online.format import FormatError, Moments, Schema, decode, invalidation
 from leadml_pipelines.times import from_micros, to_micros
 
 MAX_BATCH = 1000
@@ -179,6 +179,8 @@ class OnlineStore:
         ids: Sequence[str],
         payloads: Sequence[bytes],
         progress: Callable[[int], None] | None = None,
+        *,
+        schema: Schema | None = None,
     ) -> Written:
         """Write packed values; each key keeps what it has if that is newer, atomically.
 
@@ -187,33 +189,78 @@ class OnlineStore:
             ids: Entity ids.
             payloads: The packed value of each, from `format.encode`.
             progress: Told how many more are done.
+            schema: Stored in the same round trip before the values, where Redis lacks it.
+
+        Raises:
+            OnlineStoreError: another schema has the same id.
         """
+        if schema is not None and (entity_type, schema.schema_id) not in self._schemas:
+            self.put_schema(schema)
         names = entity_keys_checked(entity_type, ids, payloads)
         spread = self._random.uniform(1 - JITTER, 1 + JITTER, len(names))
         lives = (self._ttl_milliseconds * spread).astype(np.int64).tolist()
         written = future = 0
         for trip in _slices(len(names), _KEYS_PER_SCRIPT * _SCRIPTS_PER_TRIP):
-            with self._redis.pipeline(transaction=False) as pipe:
-                for part in _slices(trip.stop - trip.start, _KEYS_PER_SCRIPT):
-                    at = slice(trip.start + part.start, trip.start + part.stop)
-                    arguments: list[Any] = [CLOCK_SKEW_SECONDS]
-                    for payload, life in zip(payloads[at], lives[at], strict=True):
-                        arguments += (payload, life)
-                    self._write(keys=names[at], args=arguments, client=pipe)
-                answers = pipe.execute()
+            calls = []
+            for part in _slices(trip.stop - trip.start, _KEYS_PER_SCRIPT):
+                at = slice(trip.start + part.start, trip.start + part.stop)
+                arguments: list[Any] = [CLOCK_SKEW_SECONDS]
+                for payload, life in zip(payloads[at], lives[at], strict=True):
+                    arguments += (payload, life)
+                calls.append((names[at], arguments))
+            try:
+                answers = self._write_trip(calls, schema)
+            except redis.exceptions.NoScriptError:
+                # Redis was started anew. What was written before this is written again.
+                self._redis.script_load(_WRITE)
+                answers = self._write_trip(calls, schema)
             written += sum(answer[0] for answer in answers)
             future += sum(answer[1] for answer in answers)
             if progress is not None:
                 progress(trip.stop - trip.start)
         return Written(written, len(names) - written - future, future)
 
-    def invalidate(self, entity_type: str, ids: Sequence[str], moment: datetime) -> Written:
+    def _write_trip(
+        self, calls: Sequence[tuple[list[str], list[Any]]], schema: Schema | None
+    ) -> list[Any]:
+        """One round trip of the script by its digest; redis-py would first ask if it is there."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            if schema is not None:
+                key = keys.schema_key(schema.entity_type, schema.schema_id)
+                pipe.set(key, schema.document, nx=True)
+            for names, arguments in calls:
+                pipe.evalsha(self._write.sha, len(names), *names, *arguments)
+            answers = pipe.execute()
+        return answers[schema is not None :]
+
+    def invalidate(
+        self,
+        entity_type: str,
+        ids: Sequence[str],
+        moment: datetime,
+        computed_at: datetime | None = None,
+    ) -> Written:
         """Say that whatever is older than `moment` is no longer true of these entities.
 
         Their keys then count as missing, and a value computed before `moment` can no longer be
         written over that, however late its writer comes.
+
+        Args:
+            entity_type: Such as `lead`.
+            ids: Entity ids.
+            moment: The `as_of` from which values are true again.
+            computed_at: Where values may keep their `as_of` and be computed anew (a historical
+                data set): what was computed before this is no longer true either.
         """
-        return self.write_batch(entity_type, ids, [invalidation(to_micros(moment))] * len(ids))
+        known = None if computed_at is None else to_micros(computed_at)
+        payload = invalidation(to_micros(moment), known)
+        return self.write_batch(entity_type, ids, [payload] * len(ids))
+
+    def forget(self, entity_type: str, ids: Sequence[str]) -> None:
+        """Remove whatever is there of entities."""
+        names = keys.entity_keys(entity_type, ids)
+        for part in _slices(len(names), MAX_BATCH):
+            self._redis.unlink(*names[part])
 
     def discard(self, entity_type: str, broken: Mapping[str, bytes]) -> None:
         """Remove values that can't be read, by id; one that was replaced meanwhile stays.
@@ -228,6 +275,7 @@ class OnlineStore:
         entity_type: str,
         ids: Sequence[str],
         broken: dict[str, bytes] | None = None,
+        invalidated: dict[str, Moments] | None = None,
     ) -> Batch:
         """Read entities in one round trip per thousand.
 
@@ -235,6 +283,7 @@ class OnlineStore:
             entity_type: Such as `lead`.
             ids: Entity ids.
             broken: Takes up the values that can't be read, by id; they then count as missing.
+            invalidated: Takes up since when the values of invalidated entities are untrue, by id.
 
         Raises:
             EntityIdError: an id can be no key.
@@ -252,11 +301,16 @@ class OnlineStore:
             if broken is not None:
                 broken[ids[position]] = payloads[position] or b""
 
+        def note_invalidated(position: int, moments: Moments) -> None:
+            if invalidated is not None:
+                invalidated[ids[position]] = moments
+
         groups = decode(
             payloads,
             names,
             lambda number: self.schema(entity_type, number),
             None if broken is None else note,
+            note_invalidated,
         )
         return Batch(tuple(ids), tuple(groups))
 

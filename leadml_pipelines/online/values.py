@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -84,14 +85,54 @@ def schema_for(
         raise ValueError(
             f"the frame lacks {len(absent)} of the {entity_type} features: {', '.join(absent[:5])}"
         )
+    words = {
+        feature.name: {word for word in frame[feature.name].unique() if isinstance(word, str)}
+        for feature in features
+        if feature.type == "category"
+    }
+    return schema_of_words(entity_type, features, words, previous)
+
+
+def schema_for_rows(
+    entity_type: str,
+    features: Sequence[FeatureLike],
+    rows: Sequence[Sequence[Any]],
+    previous: Schema | None = None,
+) -> Schema:
+    """As `schema_for`, of plain rows in the order of the features.
+
+    Returns:
+        The previous schema itself where it has these features and every word of the rows.
+    """
+    places = [at for at, feature in enumerate(features) if feature.type == "category"]
+    words = {
+        features[at].name: {row[at] for row in rows if isinstance(row[at], str)} for at in places
+    }
+    if previous is not None and len(previous.fields) == len(features):
+        fields = previous.fields
+        same = all(
+            field.name == feature.name and field.type == feature.type
+            for field, feature in zip(fields, features, strict=True)
+        )
+        if same and all(words[fields[at].name].issubset(fields[at].vocabulary) for at in places):
+            return previous
+    return schema_of_words(entity_type, features, words, previous)
+
+
+def schema_of_words(
+    entity_type: str,
+    features: Sequence[FeatureLike],
+    seen: Mapping[str, Set[str]],
+    previous: Schema | None = None,
+) -> Schema:
+    """As `schema_for`, of the words of each category."""
     before = {} if previous is None else {field.name: field for field in previous.fields}
     fields = []
     for feature in features:
         words: tuple[str, ...] = ()
         if feature.type == "category":
             known = before[feature.name].vocabulary if feature.name in before else ()
-            seen = {word for word in frame[feature.name].unique() if isinstance(word, str)}
-            words = (*known, *sorted(seen.difference(known)))
+            words = (*known, *sorted(seen.get(feature.name, frozenset()) - set(known)))
         owner = str(getattr(feature, "owner", None) or "")
         fields.append(Field(feature.name, feature.type, feature.unit or "", words, owner))
     return Schema(entity_type, tuple(fields))
@@ -117,6 +158,64 @@ def check(schema: Schema, features: Iterable[FeatureLike], frame: pd.DataFrame) 
             if count:
                 held_back[field.name, reason] += count
     return Checked(values, held_back)
+
+
+def check_rows(
+    schema: Schema, features: Sequence[FeatureLike], rows: Sequence[Sequence[Any]]
+) -> Checked:
+    """As `check`, of plain rows as a driver gives them, without pandas.
+
+    Args:
+        schema: What the columns shall be.
+        features: The same features, in the same order, with their ranges.
+        rows: Python values in that order, None where missing.
+    """
+    plan = [
+        (field.type, feature.low, feature.high, schema.codes[at], feature.name)
+        for at, (field, feature) in enumerate(zip(schema.fields, features, strict=True))
+    ]
+    held_back: Counter[tuple[str, str]] = Counter()
+    numbers: list[list[float]] = []
+    for row in rows:
+        line: list[float] = []
+        for value, (kind, low, high, codes, name) in zip(row, plan, strict=True):
+            number, reason = _checked(value, kind, low, high, codes)
+            line.append(number)
+            if reason:
+                held_back[name, reason] += 1
+        numbers.append(line)
+    values = np.array(numbers, np.float64).reshape(len(rows), len(plan))
+    return Checked(values, held_back)
+
+
+def _checked(
+    value: Any, kind: FieldType, low: float | None, high: float | None, codes: Mapping[str, float]
+) -> tuple[float, str]:
+    """One value as a number, NaN where missing or held back, and why it was held back."""
+    if value is None:
+        return math.nan, ""
+    if kind == "category":
+        code = codes.get(value) if isinstance(value, str) else None
+        return (math.nan, WRONG_TYPE) if code is None else (code, "")
+    number = _number(kind, value)
+    if number is None:
+        return math.nan, WRONG_TYPE
+    if number != number:
+        return number, ""
+    if (
+        number in (math.inf, -math.inf)
+        or (low is not None and number < low)
+        or (high is not None and number > high)
+    ):
+        whole = kind != "integer" or math.isinf(number) or _is_whole(number)
+        return math.nan, OUT_OF_RANGE if whole else WRONG_TYPE
+    if kind == "integer" and not _is_whole(number):
+        return math.nan, WRONG_TYPE
+    return number, ""
+
+
+def _is_whole(number: float) -> bool:
+    return number.is_integer() and abs(number) <= MAX_EXACT
 
 
 def _outside(column: Matrix, low: float | None, high: float | None) -> npt.NDArray[np.bool_]:
@@ -179,4 +278,7 @@ def _number(kind: FieldType, value: Any) -> float | None:
         return float(value) if is_bool else None
     if is_bool or not isinstance(value, int | float | np.integer | np.floating):
         return None
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf

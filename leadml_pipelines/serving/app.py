@@ -10,16 +10,14 @@ from importlib import metadata
 
 from fastapi import FastAPI
 
-from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving.catalogue_routes import trace_ahead
 from leadml_pipelines.serving.errors import add_error_handlers
-from leadml_pipelines.serving.lookup import SnapshotReader, import_ahead
+from leadml_pipelines.serving.lookup import import_ahead
 from leadml_pipelines.serving.metrics import Metrics, MetricsMiddleware
 from leadml_pipelines.serving.models import ModelShelf, Pointers
-from leadml_pipelines.serving.reader import REDIS_TIMEOUT, FeatureReader
+from leadml_pipelines.serving.online_features import OnlineFeatures
 from leadml_pipelines.serving.routes import Parts, add_routes
 from leadml_pipelines.serving.security import ApiKeyMiddleware, key_digests
-from leadml_pipelines.serving.served_log import ServedLog
 from leadml_pipelines.settings import Settings
 
 MAX_BODY = 2 * 1024 * 1024
@@ -42,25 +40,25 @@ def create_app(settings: Settings) -> FastAPI:
         ValueError: the digest of an API key is not one.
     """
     postgres_url = settings.require_postgres()
-    store = OnlineStore(
-        settings.require_redis(),
-        ttl_seconds=settings.online_ttl_seconds,
-        timeout_seconds=REDIS_TIMEOUT,
-    )
     measured = Metrics()
-    snapshots = SnapshotReader(postgres_url)
-    served = ServedLog(postgres_url, settings.audit_sample, measured)
-    reader = FeatureReader(store, snapshots, measured, settings.clock, served)
-    shelf = ModelShelf(store, _champions(settings, postgres_url), measured, _settle)
+    online = OnlineFeatures(settings, measured)
+    shelf = ModelShelf(
+        online.store, _champions(settings, postgres_url), measured, lambda: _settle(online)
+    )
     app = FastAPI(
         title="LeadML",
         description="Features and predictions for insurance lead generation.",
         version=metadata.version("leadml"),
-        lifespan=_lifespan(store, snapshots, shelf, served),
+        lifespan=_lifespan(online, shelf),
         max_body_size=MAX_BODY,
     )
     add_error_handlers(app)
-    add_routes(app, Parts(store, reader, shelf, measured, postgres_url, settings))
+    add_routes(
+        app,
+        Parts(
+            online.store, online.reader, shelf, measured, postgres_url, online.event_door, settings
+        ),
+    )
     # The last one added is asked first.
     app.add_middleware(ApiKeyMiddleware, digests=key_digests(settings))
     app.add_middleware(MetricsMiddleware, metrics=measured)
@@ -68,16 +66,15 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _lifespan(
-    store: OnlineStore, snapshots: SnapshotReader, shelf: ModelShelf, served: ServedLog
+    online: OnlineFeatures, shelf: ModelShelf
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.get_running_loop().call_later(_AFTER_SOCKET, shelf.start)
+        online.start()
         yield
         await asyncio.to_thread(shelf.stop)
-        await asyncio.to_thread(served.close)
-        snapshots.close()
-        store.close()
+        await asyncio.to_thread(online.close)
 
     return lifespan
 
@@ -96,12 +93,13 @@ def _champions(settings: Settings, postgres_url: str) -> Callable[[], Pointers]:
     return read
 
 
-def _settle() -> None:
-    """Import the rest, and keep what was loaded so far out of every later garbage collection.
+def _settle(online: OnlineFeatures) -> None:
+    """Import and compile the rest, and keep it all out of every later garbage collection.
 
     A full collection otherwise walks all of it, and a request waits meanwhile.
     """
     import_ahead()
-    trace_ahead()
+    online.prepare()
     gc.collect()
     gc.freeze()
+    trace_ahead()

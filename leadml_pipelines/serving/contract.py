@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from leadml_pipelines.features.engineer import MAX_FUNCTIONS
 from leadml_pipelines.online.store import MAX_BATCH
+from leadml_pipelines.serving.events import MAX_EVENTS
 
 MAX_RETRIEVE = 100
 """Most entities of a retrieve request."""
@@ -43,31 +44,36 @@ class FeatureRetrieveRequest(FeatureBatchRequest):
 
 
 class EntityMeta(BaseModel):
-    """Where an entity's features come from and how old they are."""
+    """Whether an entity is known, where its features come from and how old they are."""
 
-    as_of: datetime = Field(description="the moment that the values describe")
-    age_seconds: float = Field(description="time since then")
-    status: Literal["present", "stale"] = Field(
-        description="stale: older than features should ever be"
+    status: Literal["present", "stale", "unknown"] = Field(
+        description="unknown: there is no such entity; stale: older than features should ever be, "
+        "and they could not be computed anew"
     )
-    source: Literal["cache", "snapshot"] = Field(
-        description="Redis, or the newest checked snapshot in PostgreSQL"
+    as_of: datetime | None = Field(
+        description="the moment that the values describe; null for an unknown entity, as are age "
+        "and source"
     )
+    age_seconds: float | None = Field(description="time since then")
+    source: Literal["cache", "computed", "snapshot"] | None = Field(
+        description="Redis; computed in PostgreSQL for this request; or the newest checked "
+        "snapshot there, when it can't compute"
+    )
+    null_features: list[str] = Field(description="features asked for without a value, by name")
 
 
 class RetrievedEntityMeta(EntityMeta):
     """What retrieve adds."""
 
-    computed_at: datetime = Field(description="when the values were computed")
-    null_features: list[str] = Field(description="features without a value, by name")
-    schema_id: int = Field(description="schema of the packed value")
+    computed_at: datetime | None = Field(description="when the values were computed")
+    schema_id: int | None = Field(description="schema of the packed value")
 
 
 class FeatureBatchResponse(BaseModel):
-    """Features by entity id."""
+    """Features by entity id; null for an unknown entity."""
 
     success: Literal[True] = True
-    features: dict[str, dict[str, FeatureValue]]
+    features: dict[str, dict[str, FeatureValue] | None]
     meta: dict[str, EntityMeta]
 
 
@@ -204,6 +210,70 @@ class EngineerResponse(BaseModel):
     proposals: list[FeatureProposal]
     basis: ProposalBasis | None = Field(description="null when nothing was to be proposed")
     view: str = Field(description="Python text of a view with these functions, to paste")
+
+
+def _shown_as(kind: str, **more: Any) -> WithJsonSchema:
+    """What OpenAPI says of a member whose values the door judges, one event at a time."""
+    return WithJsonSchema({"type": kind, **more})
+
+
+class Event(Request):
+    """Something that happened to a lead: a row of `lead_events`.
+
+    A member that is missing or of a wrong type is no malformed request: this event alone is
+    quarantined, and its answer says why.
+    """
+
+    event_id: Annotated[Any, _shown_as("string")] = Field(
+        None, description="the sender's own; a repeat is ignored"
+    )
+    lead_id: Annotated[Any, _shown_as("string")] = Field(None, description="whom it happened to")
+    event_type: Annotated[Any, _shown_as("string")] = Field(
+        None, description="such as email_open; any word is taken"
+    )
+    channel: Annotated[Any, _shown_as("string")] = Field(None, description="such as email, phone")
+    direction: Annotated[Any, _shown_as("string", enum=["inbound", "outbound", "internal"])] = (
+        Field(None, description="inbound: the lead did it; outbound: it was done to reach the lead")
+    )
+    agent_id: Annotated[Any, _shown_as("string")] = Field(None, description="who worked on it")
+    value: Annotated[Any, _shown_as("number")] = Field(None, description="an amount, if it has one")
+    properties: Annotated[Any, _shown_as("object")] = Field(None, description="anything else")
+    occurred_at: Annotated[Any, _shown_as("string", format="date-time")] = Field(
+        None, description="when it happened, ISO 8601 with a time zone"
+    )
+    ingested_at: Annotated[Any, _shown_as("string", format="date-time")] = Field(
+        None, description="when it became known; now, if it is left out"
+    )
+
+
+class EventsRequest(Request):
+    """Events to store."""
+
+    events: Annotated[
+        list[Event], Field(min_length=1, max_length=MAX_EVENTS, description="1 to 1,000 events")
+    ]
+
+
+class PostedEvent(BaseModel):
+    """What became of an event."""
+
+    event_id: Any = Field(description="as it was posted")
+    status: Literal["stored", "duplicate", "quarantined"] = Field(
+        description="duplicate: the same event was known already, nothing changed"
+    )
+    reason: str | None = Field(description="why it was quarantined, for programs")
+    message: str | None = Field(description="why it was quarantined, for people")
+
+
+class EventsResponse(BaseModel):
+    """What became of events, in the order of the request."""
+
+    success: Literal[True] = True
+    events: list[PostedEvent]
+    invalidation: Literal["done", "pending"] = Field(
+        description="done: every reader sees the events from now on; pending: Redis can't be "
+        "reached now, and is told as soon as it can be"
+    )
 
 
 class PredictRequest(Request):

@@ -16,7 +16,14 @@ from psycopg.conninfo import make_conninfo
 from starlette.responses import Response
 
 from leadml_pipelines.features.catalogue import UnknownFeatureError
-from leadml_pipelines.features.engineer import AdHoc, ad_hoc, compute_now, unknown_entities, view_of
+from leadml_pipelines.features.engineer import (
+    AdHoc,
+    ad_hoc,
+    compute_now,
+    present,
+    unknown_entities,
+    view_of,
+)
 from leadml_pipelines.features.entity_types import ENTITY_TYPES
 from leadml_pipelines.features.functions import FeatureFunction, FunctionSpecError
 from leadml_pipelines.features.view import FeatureDefinitionError
@@ -130,25 +137,8 @@ def _computed(
                 "unknown_entity",
                 f"there is no {entity} with the id {some(unknown)}",
             )
-        as_of = request.as_of or _present(settings, url, entity)
+        as_of = request.as_of or present(url, entity, settings.clock)
         return as_of, compute_now(url, made, request.entity_ids, as_of, schema=schema)
-
-
-def _present(settings: Settings, url: str, entity: str) -> datetime:
-    """Now; or, for a historical data set, the moment of its newest checked snapshot."""
-    from leadml_pipelines.features.snapshots import latest_checked
-
-    if settings.clock == "now":
-        return utc_now()
-    newest = latest_checked(url, entity)
-    if newest is None:
-        raise ApiError(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "no_snapshot",
-            f"the clock is that of the data, and there is no checked snapshot of {entity} that "
-            "tells it; give `as_of`, or materialize the snapshot of its features",
-        )
-    return newest.as_of
 
 
 def _proposals(settings: Settings, target: str, limit: int, turn: threading.Lock) -> Proposals:

@@ -1,98 +1,131 @@
-"""Lookups in the newest checked snapshot in PostgreSQL, over connections that stay open."""
+"""What PostgreSQL knows of entities: computed as of now, or kept in the newest checked snapshot."""
 
 from __future__ import annotations
 
-import queue
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-from psycopg.conninfo import make_conninfo
-
-from leadml_pipelines.postgres import connect
-from leadml_pipelines.serving.reader import LOOKUPS, SnapshotUnavailableError
+from leadml_pipelines.features.postgres_engine import SESSION, PresentQuery, PresentRow
+from leadml_pipelines.serving.connections import Connections
 
 if TYPE_CHECKING:
-    from leadml_pipelines.features.snapshots import Snapshot, SnapshotQuery
+    from collections.abc import Callable, Sequence
 
+    import psycopg
+
+    from leadml_pipelines.features.catalogue import Catalogue
+    from leadml_pipelines.features.present import Clock
+    from leadml_pipelines.features.snapshots import Snapshot, SnapshotQuery
+    from leadml_pipelines.features.view import Feature
+
+LOOKUPS = 4
+"""Lookups in PostgreSQL at the same time; the connections that this process may take for them."""
 NEWEST_FOR = 1.0
 """Seconds for which the newest snapshot is taken to be still the newest."""
+COMPUTATION_SECONDS = 2.0
+"""How long one statement may compute ten entities."""
 
-# A lost server is noticed in two seconds, also by a connection that was open before.
-_LIMITS = {
-    "connect_timeout": 2,
-    "tcp_user_timeout": 2000,
-    "keepalives_idle": 2,
-    "keepalives_interval": 1,
-    "keepalives_count": 2,
-}
-_STATEMENT_MILLISECONDS = 5000
+
+class PresentReader:
+    """Computes all features of entities as of now, where the rows are. Safe to share.
+
+    Args:
+        postgres_url: `postgresql://...`.
+        schema: Schema of the source tables.
+        clock: What the present is.
+        catalogue: The views; the built-in ones by default.
+    """
+
+    def __init__(
+        self,
+        postgres_url: str,
+        schema: str = "crm",
+        clock: Clock = "now",
+        catalogue: Catalogue | None = None,
+    ) -> None:
+        self._connections = Connections(
+            postgres_url, LOOKUPS, SESSION, statement_seconds=COMPUTATION_SECONDS
+        )
+        self._schema = schema
+        self._clock = clock
+        self._catalogue = catalogue
+        self._queries: dict[str, PresentQuery] = {}
+        self._compiling = threading.Lock()
+
+    def __call__(
+        self, entity_type: str, ids: Sequence[str], started: Callable[[], None] = lambda: None
+    ) -> list[PresentRow]:
+        """The entities among these that exist, in no order.
+
+        Args:
+            entity_type: Such as `lead`.
+            ids: Distinct ids.
+            started: Called just before PostgreSQL is asked, when this call has its turn.
+
+        Raises:
+            PostgresUnavailableError: PostgreSQL can't be reached.
+            StatementFailedError: it can't compute them.
+        """
+        query = self._query(entity_type)
+
+        def compute(connection: psycopg.Connection[Any]) -> list[PresentRow]:
+            started()
+            return list(query.rows(connection, ids))
+
+        return self._connections.run(compute)
+
+    def features(self, entity_type: str) -> Sequence[Feature]:
+        """The features that are computed, in their order."""
+        return self._query(entity_type).features
+
+    def prepare(self, entity_type: str) -> None:
+        """Compile the statement and have PostgreSQL plan it, so that no request waits for it."""
+        self(entity_type, [""])
+
+    def close(self) -> None:
+        """Close the connections that nobody uses now."""
+        self._connections.close()
+
+    def _query(self, entity_type: str) -> PresentQuery:
+        query = self._queries.get(entity_type)
+        if query is None:
+            with self._compiling:
+                query = self._queries.get(entity_type) or PresentQuery(
+                    entity_type, self._schema, clock=self._clock, catalogue=self._catalogue
+                )
+                self._queries[entity_type] = query
+        return query
 
 
 class SnapshotReader:
     """Looks entities up in the newest checked snapshot. Safe to share between threads.
-
-    Connections are opened when needed and kept; as many at once as there are callers at once.
 
     Args:
         postgres_url: `postgresql://...`.
     """
 
     def __init__(self, postgres_url: str) -> None:
-        self._url = make_conninfo(postgres_url, **_LIMITS)
-        self._idle: queue.LifoQueue[psycopg.Connection[Any]] = queue.LifoQueue(LOOKUPS)
+        self._connections = Connections(postgres_url, LOOKUPS)
         self._queries: dict[str, tuple[float, SnapshotQuery]] = {}
 
-    def __call__(self, entity_type: str, ids: list[str]) -> Snapshot:
+    def __call__(self, entity_type: str, ids: Sequence[str]) -> Snapshot:
         """What the newest checked snapshot has of entities.
 
         Raises:
-            SnapshotUnavailableError: PostgreSQL did not answer.
+            PostgresUnavailableError: PostgreSQL can't be reached.
+            StatementFailedError: it can't read them.
             LookupError: there is no checked snapshot yet.
         """
-        try:
-            return self._look_up(entity_type, ids)
-        except psycopg.Error as error:
-            # Only the kind: a driver's message may quote the address.
-            raise SnapshotUnavailableError(type(error).__name__) from error
+
+        def read(connection: psycopg.Connection[Any]) -> Snapshot:
+            return self._query(connection, entity_type).read(connection, ids)
+
+        return self._connections.run(read)
 
     def close(self) -> None:
         """Close the connections that nobody uses now."""
-        while not self._idle.empty():
-            self._idle.get_nowait().close()
-
-    def _look_up(self, entity_type: str, ids: list[str]) -> Snapshot:
-        while True:
-            connection, reused = self._take()
-            try:
-                snapshot = self._query(connection, entity_type).read(connection, ids)
-            except BaseException as error:
-                connection.close()
-                # A server that was started again has closed the connections of before.
-                if reused and isinstance(error, psycopg.OperationalError):
-                    continue
-                raise
-            self._give_back(connection)
-            return snapshot
-
-    def _take(self) -> tuple[psycopg.Connection[Any], bool]:
-        """An open connection, and whether it was used before."""
-        try:
-            return self._idle.get_nowait(), True
-        except queue.Empty:
-            connection = connect(self._url, autocommit=True)
-        try:
-            connection.execute(f"SET statement_timeout = {_STATEMENT_MILLISECONDS}".encode())
-        except psycopg.Error:
-            connection.close()
-            raise
-        return connection, False
-
-    def _give_back(self, connection: psycopg.Connection[Any]) -> None:
-        try:
-            self._idle.put_nowait(connection)
-        except queue.Full:
-            connection.close()
+        self._connections.close()
 
     def _query(self, connection: psycopg.Connection[Any], entity_type: str) -> SnapshotQuery:
         from leadml_pipelines.features.snapshots import NoSnapshotError, newest_checked, query_of
@@ -111,8 +144,9 @@ class SnapshotReader:
 
 
 def import_ahead() -> None:
-    """Import what the first lookup needs, so that no request waits for it."""
+    """Import what a fall-back and the first event need, so that no request waits for it."""
     import pandas  # noqa: F401
     import pyarrow  # noqa: F401
 
     from leadml_pipelines.features import snapshots  # noqa: F401
+    from leadml_pipelines.sources import door  # noqa: F401

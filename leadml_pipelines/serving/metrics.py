@@ -31,13 +31,43 @@ class Metrics:
         )
         self.entities = Counter(
             "leadml_online_entities_total",
-            "Entities asked for, by where they were found: cache, snapshot, nowhere.",
+            "Entities asked for, by where they were found: cache, computed, snapshot, nowhere.",
             ["source"],
             registry=self.registry,
         )
         self.stale = Counter(
             "leadml_online_stale_entities_total",
             "Entities answered with values older than they should be.",
+            registry=self.registry,
+        )
+        self.stale_share = Gauge(
+            "leadml_online_stale_share",
+            "Share of the entities answered in the last five minutes that were stale; "
+            "the target is under 0.05.",
+            registry=self.registry,
+        )
+        self.computed = Counter(
+            "leadml_online_computed_entities_total",
+            "Entities computed in PostgreSQL because the cache had them not, by why: missing, "
+            "invalidated, stale, broken, redis_down.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.held_back = Counter(
+            "leadml_online_held_back_values_total",
+            "Computed values that were not put online: out of range, or of a wrong type.",
+            ["feature", "reason"],
+            registry=self.registry,
+        )
+        self.events = Counter(
+            "leadml_events_total",
+            "Posted events by what became of them: stored, duplicate, quarantined.",
+            ["status"],
+            registry=self.registry,
+        )
+        self.invalidations_waiting = Gauge(
+            "leadml_online_invalidations_waiting",
+            "Entities whose values are untrue and of which Redis was not told yet.",
             registry=self.registry,
         )
         self.failures = Counter(

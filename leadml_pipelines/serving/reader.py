@@ -1,46 +1,63 @@
-"""Features of entities: from Redis, and from PostgreSQL where Redis lacks them."""
+"""Features of entities: from Redis, and computed in PostgreSQL at once where Redis lacks them.
+
+A value that is missing, was made untrue by an event, is older than its freshness or can't be read
+is computed there and then, by one caller however many ask, and written back. The newest checked
+snapshot stays as what is left when PostgreSQL is there but can't compute (a view that takes too
+long, a column that the customer renamed): yesterday's values, marked `stale`, are worth more to a
+caller than none. They are never written back, for they may lack an event that was posted since.
+"""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import redis
 import structlog
+from prometheus_client import Counter
 
-from leadml_pipelines.features.catalogue import catalogue
+from leadml_pipelines.features.catalogue import Catalogue, catalogue
+from leadml_pipelines.features.present import Clock
+from leadml_pipelines.features.view import FRESHNESS
 from leadml_pipelines.online.batch import Batch
-from leadml_pipelines.online.format import Rows, Schema, decode
+from leadml_pipelines.online.format import Moments, Rows, Schema, decode, encode, moments
 from leadml_pipelines.online.keys import entity_keys
-from leadml_pipelines.online.publish import Packed, pack
+from leadml_pipelines.online.publish import pack
 from leadml_pipelines.online.store import OnlineStore
-from leadml_pipelines.online.values import schema_for
+from leadml_pipelines.online.values import check_rows, schema_for
+from leadml_pipelines.serving.connections import PostgresUnavailableError, StatementFailedError
 from leadml_pipelines.serving.errors import ApiError, some
+from leadml_pipelines.serving.flights import Flights, FlightTimeoutError
 from leadml_pipelines.serving.metrics import Metrics
+from leadml_pipelines.serving.redis_state import RedisState
+from leadml_pipelines.serving.schemas import WritingSchemas
+from leadml_pipelines.serving.staleness import StaleShare
 from leadml_pipelines.times import to_micros, utc_now
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from leadml_pipelines.features.postgres_engine import PresentRow
+    from leadml_pipelines.features.view import Feature
     from leadml_pipelines.serving.served_log import ServedLog
 
-REDIS_TIMEOUT = 0.25
-"""Seconds that one answer of Redis may take before PostgreSQL is asked instead."""
-REDIS_REST = 1.0
-"""Seconds for which Redis is left alone after it failed."""
-STALE_AFTER = 26 * 3600
-"""Seconds after which features are stale: a nightly snapshot and two hours to make it."""
-LOOKUPS = 4
-"""Lookups in PostgreSQL at the same time; the connections that this process may take there."""
-LOOKUP_WAIT = 2.0
-"""Seconds that a lookup waits for its turn before the request is refused."""
+FLIGHT_WAIT = 5.0
+"""Seconds that a caller waits for somebody else's computation of the same entity."""
 
-Source = Literal["cache", "snapshot"]
+Source = Literal["cache", "computed", "snapshot"]
+
+SOURCES: tuple[Source | None, ...] = ("cache", "computed", "snapshot", None)
+
+_MICROSECOND = timedelta(microseconds=1)
+
+_Key = tuple[str, str]
+"""Entity type and id."""
 
 log = structlog.get_logger(__name__)
 
@@ -57,15 +74,23 @@ class SnapshotLike(Protocol):
         """The moment it describes."""
 
 
-class SnapshotUnavailableError(RuntimeError):
-    """PostgreSQL did not answer."""
-
-
-SnapshotLookup = Callable[[str, list[str]], SnapshotLike]
+SnapshotLookup = Callable[[str, Sequence[str]], SnapshotLike]
 """From an entity type and ids to what the newest checked snapshot has of them.
 
-Raises `SnapshotUnavailableError` when PostgreSQL does not answer, and `LookupError` when there is
-no checked snapshot yet."""
+Raises `PostgresUnavailableError`, `StatementFailedError`, and `LookupError` when there is no
+checked snapshot yet."""
+
+
+class PresentLookup(Protocol):
+    """Computes entities as of now; `lookup.PresentReader` is one."""
+
+    def __call__(
+        self, entity_type: str, ids: Sequence[str], started: Callable[[], None]
+    ) -> list[PresentRow]:
+        """The entities among these that exist."""
+
+    def features(self, entity_type: str) -> Sequence[Feature]:
+        """The features that are computed, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +101,13 @@ class Found:
         batch: Their values; unknown entities are in none of its groups.
         sources: Where each entity was found, None for an unknown one.
         now: The present moment, microseconds, from which ages are counted.
-        why_unknown: Why nobody is known, where there is a reason.
+        stale: Whether each entity's values are older than they should be, bool[n].
     """
 
     batch: Batch
     sources: list[Source | None]
     now: int
-    why_unknown: str = ""
+    stale: npt.NDArray[np.bool_]
 
     def unknown(self) -> list[str]:
         """The ids that nobody knows."""
@@ -94,34 +119,67 @@ class Found:
         return max(0, self.now - as_of) / 1e6
 
 
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """How old values of an entity type may be, in microseconds.
+
+    Attributes:
+        freshness: Older ones are stale.
+        ttl: Older values of these features count as missing, by age.
+    """
+
+    freshness: int
+    ttl: tuple[tuple[int, frozenset[str]], ...]
+
+    @property
+    def due(self) -> int:
+        """Age past which values are computed anew."""
+        return min([self.freshness, *(age for age, _ in self.ttl)])
+
+
 class FeatureReader:
-    """Reads features; Redis down or a key missing sends it to PostgreSQL, which fills Redis again.
+    """Reads features. Safe to share between threads.
 
     Args:
         store: The online store.
-        lookup: The newest checked snapshot in PostgreSQL.
+        present: Computes entities as of now.
+        snapshots: The newest checked snapshot in PostgreSQL.
         metrics: Where to count.
         clock: `now`, or `data` for a historical data set, whose present is its newest snapshot.
+        redis_state: Whether Redis may be asked; one of its own by default.
         served_log: Where a sample of what is read is written down, for the audit.
+        views: The catalogue; the built-in one by default.
     """
 
     def __init__(
         self,
         store: OnlineStore,
-        lookup: SnapshotLookup,
+        present: PresentLookup,
+        snapshots: SnapshotLookup,
         metrics: Metrics,
-        clock: Literal["now", "data"] = "now",
+        clock: Clock = "now",
+        *,
+        redis_state: RedisState | None = None,
         served_log: ServedLog | None = None,
+        views: Catalogue | None = None,
     ) -> None:
         self._store = store
-        self._lookup = lookup
+        self._present = present
+        self._snapshots = snapshots
         self._metrics = metrics
         self._clock = clock
         self._served_log = served_log
-        self._turns = threading.BoundedSemaphore(LOOKUPS)
-        self._redis_rests_until = 0.0
-        self._present: dict[str, tuple[float, int]] = {}
-        self._grown: dict[str, tuple[Schema | None, Schema]] = {}
+        self._redis_state = redis_state or RedisState(metrics)
+        self._views = catalogue() if views is None else views
+        self._limits: dict[str, _Limits] = {}
+        self._schemas = WritingSchemas(self._current_schema)
+        self._flights: Flights[_Key, bytes] = Flights(FLIGHT_WAIT)
+        self._data_present: dict[str, tuple[float, int]] = {}
+        self._share = StaleShare()
+        metrics.stale_share.set_function(self._share.share)
+        self._from: dict[Source | None, Counter] = {
+            source: metrics.entities.labels(source or "nowhere") for source in SOURCES
+        }
 
     def read(self, entity_type: str, ids: Sequence[str]) -> Found:
         """Features of entities, unknown ones included.
@@ -130,26 +188,30 @@ class FeatureReader:
             EntityIdError: an id can be no key.
             ApiError: neither Redis nor PostgreSQL can say; the message tells which ids.
         """
-        broken: dict[str, bytes] = {}
-        cached = self._read_cache(entity_type, ids, broken)
-        batch = cached or Batch(tuple(ids), ())
+        seen = _Seen()
+        cached = self._read_cache(entity_type, ids, seen)
+        batch = Batch(tuple(ids), ()) if cached is None else cached
+        now = self._now(entity_type)
+        limits = self._limits_of(entity_type)
         sources: list[Source | None] = ["cache"] * len(ids)
         missing = batch.missing()
-        for position in missing:
-            sources[position] = None
-        why = ""
-        if missing:
-            groups, why = self._read_snapshot(
-                entity_type, ids, missing, broken, fill=cached is not None
-            )
-            for group in groups:
-                for position in group.positions.tolist():
-                    sources[position] = "snapshot"
-            batch = Batch(batch.entity_ids, (*batch.groups, *groups))
-        found = Found(batch, sources, self._now(entity_type), why)
-        self._count(found)
+        stale = _older(batch, now - limits.freshness)
+        due = _older(batch, now - limits.due) if limits.ttl else stale
+        filled = bool(missing) or bool(due.any())
+        if filled:
+            for position in missing:
+                sources[position] = None
+            batch = self._fill(entity_type, batch, sources, stale, due.copy(), seen)
+        if self._clock == "data":
+            now = self._advance(entity_type, batch, now)
         if self._served_log is not None:
-            self._served_log.note(found.batch, found.sources)
+            # As they are stored: what has outlived its time to live is no skew.
+            self._served_log.note(batch, sources)
+        if limits.ttl:
+            groups = tuple(_expired(rows, now, limits) for rows in batch.groups)
+            batch = Batch(batch.entity_ids, groups)
+        found = Found(batch, sources, now, stale)
+        self._count(found, filled=filled)
         return found
 
     def read_known(self, entity_type: str, ids: Sequence[str]) -> Found:
@@ -161,149 +223,286 @@ class FeatureReader:
         found = self.read(entity_type, ids)
         unknown = found.unknown()
         if unknown:
-            raise _unknown_entity(entity_type, unknown, found.why_unknown)
+            raise unknown_entity(entity_type, unknown)
         return found
 
-    def _read_cache(
-        self, entity_type: str, ids: Sequence[str], broken: dict[str, bytes]
-    ) -> Batch | None:
-        """What Redis has, noting what can't be read there; None when it can't be asked."""
-        if time.monotonic() < self._redis_rests_until:
+    # The cache
+
+    def _read_cache(self, entity_type: str, ids: Sequence[str], seen: _Seen) -> Batch | None:
+        """What Redis has; None when it can't be asked."""
+        if not self._redis_state.usable():
             entity_keys(entity_type, ids)
             return None
         try:
-            batch = self._store.read_batch(entity_type, ids, broken)
+            batch = self._store.read_batch(entity_type, ids, seen.broken, seen.invalidated)
         except redis.RedisError as error:
-            self._note_redis_failure(error)
+            self._redis_state.note_failure(error)
             return None
-        if broken:
+        seen.redis_answered = True
+        if seen.broken:
             self._metrics.failures.labels("redis").inc()
-            log.error("broken_values_in_redis", entity_type=entity_type, ids=some(broken))
+            log.error("broken_values_in_redis", entity_type=entity_type, ids=some(seen.broken))
         return batch
 
-    def _note_redis_failure(self, error: redis.RedisError) -> None:
-        self._redis_rests_until = time.monotonic() + REDIS_REST
-        self._metrics.failures.labels("redis").inc()
-        log.warning("redis_unreachable", error=type(error).__name__, rests_seconds=REDIS_REST)
+    # What the cache lacks
 
-    def _read_snapshot(
+    def _fill(
         self,
         entity_type: str,
-        ids: Sequence[str],
-        missing: list[int],
-        broken: dict[str, bytes],
-        *,
-        fill: bool,
-    ) -> tuple[list[Rows], str]:
-        """What PostgreSQL has of the missing entities, written back to Redis if `fill`.
+        batch: Batch,
+        sources: list[Source | None],
+        stale: npt.NDArray[np.bool_],
+        due: npt.NDArray[np.bool_],
+        seen: _Seen,
+    ) -> Batch:
+        """The batch with what was computed instead of what was missing or due.
 
-        Returns:
-            The rows, and why there are none where that has a reason.
+        `sources` and `stale` are brought up to date. What was due stays if it can't be computed.
         """
-        wanted = list(dict.fromkeys(ids[at] for at in missing))
+        ids = batch.entity_ids
+        missing = [at for at, source in enumerate(sources) if source is None]
+        wanted = sorted({*missing, *np.flatnonzero(due).tolist()})
+        names = list(dict.fromkeys(ids[at] for at in wanted))
+        self._count_reasons(names, {ids[at] for at in missing}, seen)
+        try:
+            computed = self._computed(entity_type, names, seen)
+        except (PostgresUnavailableError, StatementFailedError, FlightTimeoutError) as error:
+            self._metrics.failures.labels("postgres").inc()
+            log.warning("not_computed", entity_type=entity_type, error=str(error))
+            if not missing:
+                return batch
+            lacking = [ids[at] for at in missing]
+            if isinstance(error, PostgresUnavailableError):
+                raise _unavailable(lacking, "PostgreSQL did not answer", seen) from error
+            rows = self._from_snapshot(entity_type, ids, missing, seen)
+            for at in missing:
+                sources[at], stale[at] = "snapshot", True
+            return Batch(ids, (*batch.groups, *rows))
+        payloads: list[bytes | None] = [None] * len(ids)
+        for at in wanted:
+            payload = payloads[at] = computed.get((entity_type, ids[at]))
+            sources[at] = None if payload is None else "computed"
+            stale[at] = False
+        rows = decode(payloads, ids, self._schemas.by_id)
+        kept = (_without(group, due) for group in batch.groups) if due.any() else batch.groups
+        return Batch(ids, (*(group for group in kept if len(group.positions)), *rows))
+
+    def _computed(self, entity_type: str, names: list[str], seen: _Seen) -> dict[_Key, bytes]:
+        """The packed values of those that exist, as of now; each is computed by one caller."""
+
+        def compute(mine: list[_Key], started: Callable[[], None]) -> dict[_Key, bytes]:
+            return self._compute(entity_type, [name for _, name in mine], started, seen)
+
+        wanted = [(entity_type, name) for name in names]
+        # What was invalidated says since when a computation will do. Without Redis nobody knows,
+        # and only one that has not begun yet is certain to see all that happened so far.
+        values, joined = self._flights.get(wanted, compute, join_started=seen.redis_answered)
+        late = [
+            key for key in joined if not _new_enough(values.get(key), seen.invalidated.get(key[1]))
+        ]
+        if late:
+            for key in late:
+                values.pop(key, None)
+            values |= self._flights.get(late, compute, join_started=False)[0]
+        return values
+
+    def _compute(
+        self, entity_type: str, names: list[str], started: Callable[[], None], seen: _Seen
+    ) -> dict[_Key, bytes]:
+        found = self._present(entity_type, names, started)
+        if not found:
+            return {}
+        features = self._present.features(entity_type)
+        values = [row.values for row in found]
+        schema = self._schemas.of_rows(entity_type, features, values, ask=seen.redis_answered)
+        checked = check_rows(schema, features, values)
+        for (name, reason), count in checked.held_back.items():
+            self._metrics.held_back.labels(name, reason).inc(count)
+        as_of = np.array([to_micros(row.as_of) for row in found], np.int64)
+        computed_at = np.array([to_micros(row.computed_at) for row in found], np.int64)
+        payloads = encode(schema, as_of, computed_at, checked.values)
+        ids = [row.entity_id for row in found]
+        if seen.redis_answered:
+            self._write_back(entity_type, schema, ids, payloads, seen)
+        return {(entity_type, name): value for name, value in zip(ids, payloads, strict=True)}
+
+    def _write_back(
+        self, entity_type: str, schema: Schema, ids: list[str], payloads: list[bytes], seen: _Seen
+    ) -> None:
+        broken = {name: seen.broken[name] for name in ids if name in seen.broken}
+        try:
+            if broken:
+                self._store.discard(entity_type, broken)
+            written = self._store.write_batch(entity_type, ids, payloads, schema=schema)
+        except redis.RedisError as error:
+            self._redis_state.note_failure(error)
+            return
+        if written.future:
+            self._metrics.held_back.labels("as_of", "in the future").inc(written.future)
+
+    def _from_snapshot(
+        self, entity_type: str, ids: Sequence[str], missing: list[int], seen: _Seen
+    ) -> list[Rows]:
+        """What the newest checked snapshot has of missing entities: of all, or it is an error."""
+        names = list(dict.fromkeys(ids[at] for at in missing))
         started = utc_now()
         try:
-            snapshot = self._look_up(entity_type, wanted, redis_answered=fill)
-        except LookupError as error:
-            return [], str(error)
-        if snapshot.frame.empty:
-            return [], ""
-        current = self._current_schema(entity_type) if fill else None
-        packed = self._pack(entity_type, snapshot, started, current)
+            snapshot = self._snapshots(entity_type, names)
+        except (PostgresUnavailableError, StatementFailedError, LookupError) as error:
+            why = "PostgreSQL can neither compute them nor give those of a snapshot"
+            raise _unavailable(names, why, seen) from error
+        features = self._views.features(entity_type)
+        schema = schema_for(entity_type, features, snapshot.frame)
+        packed = pack(schema, features, snapshot.frame, snapshot.as_of, started)
         by_id = dict(zip(packed.ids, packed.payloads, strict=True))
+        lacking = [name for name in names if name not in by_id]
+        if lacking:
+            why = "PostgreSQL can't compute them, and the newest snapshot does not know them"
+            raise _unavailable(lacking, why, seen)
         payloads: list[bytes | None] = [None] * len(ids)
         for position in missing:
-            payloads[position] = by_id.get(ids[position])
-        groups = decode(payloads, list(ids), lambda number: packed.schema)
-        # Before the first publication (or after Redis was emptied) there is no schema to write by:
-        # one made of just these rows would be another one for each request.
-        if current is not None:
-            known = {name: value for name, value in broken.items() if name in by_id}
-            self._write_back(entity_type, packed, known)
-        return groups, ""
-
-    def _look_up(
-        self, entity_type: str, wanted: list[str], *, redis_answered: bool
-    ) -> SnapshotLike:
-        if not self._turns.acquire(timeout=LOOKUP_WAIT):
-            raise self._unavailable(wanted, "PostgreSQL is busy", redis_answered=redis_answered)
-        try:
-            return self._lookup(entity_type, wanted)
-        except SnapshotUnavailableError as error:
-            self._metrics.failures.labels("postgres").inc()
-            log.warning("postgres_did_not_answer", error=str(error))
-            raise self._unavailable(
-                wanted, "PostgreSQL did not answer", redis_answered=redis_answered
-            ) from error
-        finally:
-            self._turns.release()
-
-    def _unavailable(self, wanted: list[str], why: str, *, redis_answered: bool) -> ApiError:
-        state = "Redis does not have them" if redis_answered else "Redis can't be reached"
-        return ApiError(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "features_unavailable",
-            f"no features now for {some(wanted)}: {state} and {why}; try again shortly",
-        )
-
-    def _pack(
-        self, entity_type: str, snapshot: SnapshotLike, started: datetime, current: Schema | None
-    ) -> Packed:
-        features = catalogue().features(entity_type)
-        # Words that the current schema lacks are gathered over the requests, so that there are at
-        # most as many schemas as such words.
-        base, grown = self._grown.get(entity_type, (None, None))
-        previous = grown if base == current else current
-        schema = schema_for(entity_type, features, snapshot.frame, previous)
-        self._grown[entity_type] = (current, schema)
-        return pack(schema, features, snapshot.frame, snapshot.as_of, started)
+            payloads[position] = by_id[ids[position]]
+        return decode(payloads, ids, lambda number: schema)
 
     def _current_schema(self, entity_type: str) -> Schema | None:
         try:
             return self._store.current_schema(entity_type)
         except redis.RedisError as error:
-            self._note_redis_failure(error)
+            self._redis_state.note_failure(error)
             return None
 
-    def _write_back(self, entity_type: str, packed: Packed, broken: dict[str, bytes]) -> None:
-        try:
-            if broken:
-                self._store.discard(entity_type, broken)
-            self._store.put_schema(packed.schema)
-            self._store.write_batch(entity_type, packed.ids, packed.payloads)
-        except redis.RedisError as error:
-            self._note_redis_failure(error)
+    # Time
+
+    def _limits_of(self, entity_type: str) -> _Limits:
+        limits = self._limits.get(entity_type)
+        if limits is None:
+            views = self._views.views(entity_type)
+            ttl: dict[int, frozenset[str]] = {}
+            for view in views:
+                if view.ttl is not None:
+                    age = view.ttl // _MICROSECOND
+                    names = frozenset(feature.name for feature in view.features)
+                    ttl[age] = ttl.get(age, frozenset()) | names
+            freshness = min((view.freshness for view in views), default=FRESHNESS) // _MICROSECOND
+            limits = self._limits[entity_type] = _Limits(freshness, tuple(sorted(ttl.items())))
+        return limits
 
     def _now(self, entity_type: str) -> int:
-        """The present in microseconds, by the clock of the settings."""
-        now = to_micros(utc_now())
+        """The present in microseconds, by the clock of the settings; 0 while it is not known."""
         if self._clock == "now":
-            return now
-        known, present = self._present.get(entity_type, (0.0, 0))
-        if time.monotonic() - known > 5 and time.monotonic() >= self._redis_rests_until:
+            return to_micros(utc_now())
+        known, present = self._data_present.get(entity_type, (-10.0, 0))
+        if time.monotonic() - known > 5 and self._redis_state.usable():
             try:
                 newest = self._store.snapshot_as_of(entity_type)
             except redis.RedisError as error:
-                self._note_redis_failure(error)
+                self._redis_state.note_failure(error)
                 newest = None
-            present = present if newest is None else to_micros(newest)
-            self._present[entity_type] = (time.monotonic(), present)
-        return present or now
+            present = max(present, 0 if newest is None else to_micros(newest))
+            self._data_present[entity_type] = (time.monotonic(), present)
+        return present
 
-    def _count(self, found: Found) -> None:
-        for source in ("cache", "snapshot", None):
-            count = found.sources.count(source)
+    def _advance(self, entity_type: str, batch: Batch, now: int) -> int:
+        """The present of a historical data set, which reaches as far as any value that is seen."""
+        reached = max([now, *(int(group.as_of.max()) for group in batch.groups)])
+        if reached > now:
+            known, _ = self._data_present.get(entity_type, (-10.0, 0))
+            self._data_present[entity_type] = (known, reached)
+        return reached or to_micros(utc_now())
+
+    # Counting
+
+    def _count(self, found: Found, *, filled: bool) -> None:
+        known = 0
+        for source in SOURCES if filled else SOURCES[:1]:
+            count = found.sources.count(source) if filled else len(found.sources)
             if count:
-                self._metrics.entities.labels(source or "nowhere").inc(count)
-        limit = found.now - STALE_AFTER * 1_000_000
-        stale = sum(int((group.as_of < limit).sum()) for group in found.batch.groups)
+                self._from[source].inc(count)
+                known += count if source is not None else 0
+        stale = int(found.stale.sum())
         if stale:
             self._metrics.stale.inc(stale)
+        self._share.note(known, stale)
+
+    def _count_reasons(self, names: list[str], missing: set[str], seen: _Seen) -> None:
+        for name in names:
+            if not seen.redis_answered:
+                reason = "redis_down"
+            elif name not in missing:
+                reason = "stale"
+            elif name in seen.invalidated:
+                reason = "invalidated"
+            else:
+                reason = "broken" if name in seen.broken else "missing"
+            self._metrics.computed.labels(reason).inc()
 
 
-def _unknown_entity(entity_type: str, ids: Sequence[str], why: str) -> ApiError:
-    one = len(set(ids)) == 1
-    message = f"no {entity_type} is known by {'the id' if one else 'these ids:'} {some(ids)}"
+@dataclass(slots=True)
+class _Seen:
+    """What a read noticed in Redis.
+
+    Attributes:
+        redis_answered: Whether Redis could be asked.
+        broken: Values that can't be read, by id.
+        invalidated: Since when values are untrue, by id.
+    """
+
+    redis_answered: bool = False
+    broken: dict[str, bytes] = field(default_factory=dict)
+    invalidated: dict[str, Moments] = field(default_factory=dict)
+
+
+def unknown_entity(entity_type: str, ids: Sequence[str]) -> ApiError:
+    """The error of ids that nobody knows: 404, naming the first few."""
+    what = "the id" if len(set(ids)) == 1 else "these ids:"
     return ApiError(
-        HTTPStatus.NOT_FOUND, "unknown_entity", f"{message} ({why})" if why else message
+        HTTPStatus.NOT_FOUND, "unknown_entity", f"no {entity_type} is known by {what} {some(ids)}"
     )
+
+
+def _unavailable(names: Sequence[str], why: str, seen: _Seen) -> ApiError:
+    state = "Redis does not have them" if seen.redis_answered else "Redis can't be reached"
+    return ApiError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "features_unavailable",
+        f"no features now for {some(names)}: {state} and {why}; try again shortly",
+    )
+
+
+def _older(batch: Batch, limit: int) -> npt.NDArray[np.bool_]:
+    """Which entities' values are from before a moment, bool[n]."""
+    older = np.zeros(len(batch.entity_ids), bool)
+    for group in batch.groups:
+        older[group.positions] = group.as_of < limit
+    return older
+
+
+def _new_enough(payload: bytes | None, untrue: Moments | None) -> bool:
+    """Whether a computation that somebody else began saw what this caller must see."""
+    return untrue is None or (payload is not None and moments(payload) >= untrue)
+
+
+def _without(rows: Rows, left_out: npt.NDArray[np.bool_]) -> Rows:
+    """Rows but for some positions of the batch."""
+    kept = ~left_out[rows.positions]
+    if kept.all():
+        return rows
+    return replace(
+        rows,
+        positions=rows.positions[kept],
+        as_of=rows.as_of[kept],
+        computed_at=rows.computed_at[kept],
+        values=rows.values[kept],
+    )
+
+
+def _expired(rows: Rows, now: int, limits: _Limits) -> Rows:
+    """Rows whose features are missing where their view's time to live has passed."""
+    values = rows.values
+    for ttl, names in limits.ttl:
+        old = rows.as_of < now - ttl
+        if old.any():
+            values = values.copy() if values is rows.values else values
+            at = [place for name, place in rows.schema.positions.items() if name in names]
+            values[np.ix_(np.flatnonzero(old), np.array(at, np.intp))] = np.nan
+    return rows if values is rows.values else replace(rows, values=values)

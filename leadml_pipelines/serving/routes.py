@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Any
 
+import numpy as np
 import psycopg
 import redis
 from fastapi import APIRouter, FastAPI
@@ -15,16 +16,17 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from leadml_pipelines.features.catalogue import catalogue
-from leadml_pipelines.online.format import Rows
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving import contract
 from leadml_pipelines.serving.catalogue_routes import catalogue_routes
 from leadml_pipelines.serving.engineer_routes import engineer_routes
 from leadml_pipelines.serving.errors import ApiError, json_response
+from leadml_pipelines.serving.event_routes import event_routes
+from leadml_pipelines.serving.events import EventDoor
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.models import ModelShelf, ModelState
 from leadml_pipelines.serving.predict import Predictor
-from leadml_pipelines.serving.reader import STALE_AFTER, FeatureReader, Found
+from leadml_pipelines.serving.reader import FeatureReader, Found, unknown_entity
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import from_micros
 
@@ -48,6 +50,7 @@ class Parts:
         shelf: Models.
         metrics: Counters.
         postgres_url: PostgreSQL, for its sign of life.
+        event_door: Where events come in.
         settings: All settings.
     """
 
@@ -56,6 +59,7 @@ class Parts:
     shelf: ModelShelf
     metrics: Metrics
     postgres_url: str
+    event_door: EventDoor
     settings: Settings
 
 
@@ -66,6 +70,7 @@ class Parts:
 def add_routes(app: FastAPI, parts: Parts) -> None:
     """Give an app all its routes."""
     app.include_router(_feature_routes(parts.reader))
+    app.include_router(event_routes(parts.event_door))
     app.include_router(catalogue_routes())
     app.include_router(engineer_routes(parts.settings))
     app.include_router(_model_routes(parts))
@@ -77,28 +82,24 @@ def _feature_routes(reader: FeatureReader) -> APIRouter:
 
     @routes.post("/batch", response_model=contract.FeatureBatchResponse)
     def batch(request: contract.FeatureBatchRequest) -> Response:
-        """Features of 1 to 1,000 entities; all must be known."""
+        """Features of 1 to 1,000 entities; an unknown one is named so, 404 if all of them are."""
         found, features = _features(reader, request)
-        meta = {
-            entity_id: entity
-            for rows in found.batch.groups
-            for entity_id, entity in _meta(found, rows)
-        }
-        return json_response({"success": True, "features": features, "meta": meta})
+        return json_response(
+            {"success": True, "features": features, "meta": _meta(found, request.feature_names)}
+        )
 
     @routes.post("/retrieve", response_model=contract.FeatureRetrieveResponse)
     def retrieve(request: contract.FeatureRetrieveRequest) -> Response:
-        """Features of 1 to 100 entities, and of each: schema, computation time, missing values."""
+        """Features of 1 to 100 entities, and of each its schema and when it was computed."""
         found, features = _features(reader, request)
-        meta: dict[str, dict[str, Any]] = {}
+        meta = _meta(found, request.feature_names)
+        for entity_id in found.unknown():
+            meta[entity_id] |= {"computed_at": None, "schema_id": None}
         for rows in found.batch.groups:
             computed = rows.computed_at.tolist()
-            for at, (entity_id, entity) in enumerate(_meta(found, rows)):
-                values = features[entity_id]
-                meta[entity_id] = {
-                    **entity,
-                    "computed_at": from_micros(computed[at]),
-                    "null_features": [name for name, value in values.items() if value is None],
+            for position, moment in zip(rows.positions.tolist(), computed, strict=True):
+                meta[found.batch.entity_ids[position]] |= {
+                    "computed_at": from_micros(moment),
                     "schema_id": rows.schema.schema_id,
                 }
         return json_response({"success": True, "features": features, "meta": meta})
@@ -164,9 +165,16 @@ def _operation_routes(parts: Parts) -> APIRouter:
 def _features(
     reader: FeatureReader, request: contract.FeatureBatchRequest
 ) -> tuple[Found, dict[str, Any]]:
-    """What was found, and the features of each entity by its id."""
+    """What was found, and the features of each entity by its id, None for an unknown one.
+
+    Raises:
+        ApiError: nobody that was asked for is known.
+    """
     _check_names(request.entity_type, request.feature_names)
-    found = reader.read_known(request.entity_type, request.entity_ids)
+    found = reader.read(request.entity_type, request.entity_ids)
+    unknown = found.unknown()
+    if len(unknown) == len(request.entity_ids):
+        raise unknown_entity(request.entity_type, unknown)
     rows = found.batch.python_rows(request.feature_names or None)
     return found, dict(zip(found.batch.entity_ids, rows, strict=True))
 
@@ -192,19 +200,39 @@ def _unknown_feature(entity_type: str, name: str, known: Sequence[str]) -> str:
     return f"there is no {entity_type} feature named {name}{hint}"
 
 
-def _meta(found: Found, rows: Rows) -> list[tuple[str, dict[str, Any]]]:
-    """Id, age and source of each row."""
-    result = []
-    for position, as_of in zip(rows.positions.tolist(), rows.as_of.tolist(), strict=True):
-        age = found.age_seconds(as_of)
-        entity = {
-            "as_of": from_micros(as_of),
-            "age_seconds": age,
-            "status": "stale" if age > STALE_AFTER else "present",
-            "source": found.sources[position],
-        }
-        result.append((found.batch.entity_ids[position], entity))
-    return result
+def _meta(found: Found, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Status, age, source and missing features of each entity, by its id.
+
+    Args:
+        found: What was found.
+        names: Features that were asked for; all of them when empty.
+    """
+    ids = found.batch.entity_ids
+    unknown: dict[str, Any] = {
+        "status": "unknown",
+        "as_of": None,
+        "age_seconds": None,
+        "source": None,
+        "null_features": [],
+    }
+    meta: dict[str, dict[str, Any]] = {entity_id: dict(unknown) for entity_id in ids}
+    for rows in found.batch.groups:
+        chosen = tuple(names) or rows.schema.names
+        places = [rows.schema.positions.get(name, -1) for name in chosen]
+        # A feature younger than the value's schema has no number there: the last column is NaN.
+        padded = np.column_stack([rows.values, np.full(len(rows.positions), np.nan)])
+        missing = np.isnan(padded[:, places])
+        for at, (position, as_of) in enumerate(
+            zip(rows.positions.tolist(), rows.as_of.tolist(), strict=True)
+        ):
+            meta[ids[position]] = {
+                "status": "stale" if found.stale[position] else "present",
+                "as_of": from_micros(as_of),
+                "age_seconds": found.age_seconds(as_of),
+                "source": found.sources[position],
+                "null_features": [chosen[i] for i in np.flatnonzero(missing[at]).tolist()],
+            }
+    return meta
 
 
 def _health(parts: Parts) -> dict[str, Any]:

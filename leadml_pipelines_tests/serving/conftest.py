@@ -15,6 +15,7 @@ import httpx
 import pandas as pd
 import pytest
 import uvicorn
+from pydantic import SecretStr
 
 from leadml_pipelines.online.publish import publish_snapshot
 from leadml_pipelines.online.store import OnlineStore
@@ -25,6 +26,8 @@ from leadml_pipelines_tests.online.frames import lead_features, lead_frame
 from leadml_pipelines_tests.serving.artifacts import CHURN, make_model
 
 NOBODY_LISTENS = "127.0.0.1:1"
+NO_REDIS = SecretStr(f"redis://{NOBODY_LISTENS}/0")
+NO_POSTGRES = SecretStr(f"postgresql://nobody:secret@{NOBODY_LISTENS}/none")
 IDS = [f"lead_{i}" for i in range(40)]
 
 

@@ -13,7 +13,7 @@ from leadml_pipelines.online.publish import publish_snapshot
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import utc_now
 from leadml_pipelines_tests.online.frames import expected, lead_features, lead_frame
-from leadml_pipelines_tests.serving.conftest import IDS, World
+from leadml_pipelines_tests.serving.conftest import IDS, NO_POSTGRES, World
 
 BATCH = "/api/v1/features/batch"
 RETRIEVE = "/api/v1/features/retrieve"
@@ -57,7 +57,7 @@ def test_integers_stay_integers_and_missing_is_null(client: httpx.Client, world:
 
 def test_each_entity_tells_its_age_and_source(client: httpx.Client) -> None:
     meta = _ask(client).json()["meta"]["lead_0"]
-    assert set(meta) == {"as_of", "age_seconds", "status", "source"}
+    assert set(meta) == {"as_of", "age_seconds", "status", "source", "null_features"}
     assert (meta["status"], meta["source"]) == ("present", "cache")
     age = utc_now() - datetime.fromisoformat(meta["as_of"])
     assert 0 <= meta["age_seconds"] <= age.total_seconds()
@@ -74,12 +74,18 @@ def test_retrieve_tells_nulls_and_schema_too(client: httpx.Client, world: World)
     assert answer["meta"]["lead_0"]["schema_id"] == schema.schema_id
 
 
-def test_values_of_the_day_before_yesterday_are_stale(client: httpx.Client, world: World) -> None:
+def test_values_of_the_day_before_yesterday_are_stale_when_they_cannot_be_computed(
+    world: World, serving: Callable[[Settings], httpx.Client]
+) -> None:
     old = utc_now() - timedelta(days=2)
     publish_snapshot(world.store, "lead", lead_features(), lead_frame(["old"]), old)
+    client = serving(world.settings.model_copy(update={"postgres_url": NO_POSTGRES}))
     meta = _ask(client, entity_ids=["old", "lead_0"]).json()["meta"]
     assert [meta[i]["status"] for i in ("old", "lead_0")] == ["stale", "present"]
-    assert "leadml_online_stale_entities_total 1.0" in client.get("/metrics").text
+    text = client.get("/metrics").text
+    assert "leadml_online_stale_entities_total 1.0" in text
+    assert "leadml_online_stale_share 0.5" in text
+    assert "the target is under 0.05" in text
 
 
 def test_by_the_clock_of_the_data_a_historical_snapshot_is_fresh(
@@ -93,10 +99,31 @@ def test_by_the_clock_of_the_data_a_historical_snapshot_is_fresh(
     assert (meta["status"], meta["age_seconds"]) == ("present", 0)
 
 
-def test_unknown_lead_is_named(client: httpx.Client) -> None:
-    message = _refused(_ask(client, entity_ids=["lead_0", "lead_x"]), 404, "unknown_entity")
-    assert "lead_x" in message
-    assert "lead_0" not in message
+@pytest.mark.parametrize("path", [BATCH, RETRIEVE])
+def test_an_unknown_lead_is_told_beside_the_known_ones(client: httpx.Client, path: str) -> None:
+    answer = _ask(client, path, entity_ids=["lead_0", "lead_x"]).json()
+    assert answer["features"]["lead_x"] is None
+    assert answer["features"]["lead_0"]
+    unknown = answer["meta"]["lead_x"]
+    assert (unknown.pop("status"), unknown.pop("null_features")) == ("unknown", [])
+    assert set(unknown.values()) == {None}
+    assert answer["meta"]["lead_0"]["status"] == "present"
+
+
+def test_a_single_unknown_lead_is_named(client: httpx.Client) -> None:
+    message = _refused(_ask(client, entity_ids=["lead_x"]), 404, "unknown_entity")
+    assert message == "no lead is known by the id lead_x"
+
+
+def test_null_features_are_those_asked_for_without_a_value(
+    client: httpx.Client, world: World
+) -> None:
+    names = ["stage", "quality_score", "age"]
+    answer = _ask(client, entity_ids=IDS, feature_names=names).json()
+    for entity_id in IDS:
+        row = expected(world.frame, entity_id)
+        nulls = [name for name in names if row[name] is None]
+        assert answer["meta"][entity_id]["null_features"] == nulls
 
 
 def test_first_few_of_many_unknown_leads_are_named(client: httpx.Client) -> None:

@@ -13,9 +13,9 @@ import pytest
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.snapshots import check_snapshot, read_latest, write_view_snapshot
 from leadml_pipelines.postgres import connect
-from leadml_pipelines.serving import lookup
+from leadml_pipelines.serving import connections, lookup
+from leadml_pipelines.serving.connections import PostgresUnavailableError
 from leadml_pipelines.serving.lookup import SnapshotReader
-from leadml_pipelines.serving.reader import SnapshotUnavailableError
 from leadml_pipelines.times import utc_now
 from leadml_pipelines_tests.online.frames import lead_frame
 
@@ -65,7 +65,7 @@ def test_lookups_one_after_the_other_share_a_connection(
         opened.append(url)
         return connect(url, **options)
 
-    monkeypatch.setattr(lookup, "connect", counted)
+    monkeypatch.setattr(connections, "connect", counted)
     for entity_id in IDS[:5]:
         assert reader("lead", [entity_id]).frame["entity_id"].tolist() == [entity_id]
     assert len(opened) == 1
@@ -94,5 +94,5 @@ def test_newer_snapshot_is_seen_after_a_second(url: str, reader: SnapshotReader)
 
 def test_server_that_is_away_is_named_by_the_kind_of_its_error() -> None:
     reader = SnapshotReader("postgresql://nobody:secret@127.0.0.1:1/none")
-    with pytest.raises(SnapshotUnavailableError, match=r"^[A-Za-z]+$"):
+    with pytest.raises(PostgresUnavailableError, match=r"^[A-Za-z]+$"):
         reader("lead", ["lead_1"])

@@ -1,0 +1,189 @@
+"""Redis and PostgreSQL stopped and started under a running app."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from leadml_pipelines.online.publish import publish_snapshot
+from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.postgres import connect, migrate
+from leadml_pipelines.services.stack import ServiceStack
+from leadml_pipelines.settings import Settings
+from leadml_pipelines.times import utc_now
+from leadml_pipelines_tests.online.frames import lead_features, lead_frame
+from leadml_pipelines_tests.serving.conftest import serve, wait_for
+from leadml_pipelines_tests.serving.offline import event, load_leads
+
+BATCH = "/api/v1/features/batch"
+EVENTS = "/api/v1/events"
+BUDGET = 2.0
+"""Seconds that a read may take at the very most while a server is away; mostly it is far less."""
+
+
+class Servers:
+    """A Redis and a PostgreSQL of one's own, each to be stopped and started again."""
+
+    def __init__(self, home: Path) -> None:
+        self._stacks = {name: ServiceStack(home / name) for name in ("redis", "postgres")}
+        for name in self._stacks:
+            self.start(name)
+
+    def start(self, name: str) -> None:
+        self._stacks[name].start(only=[name])
+
+    def stop(self, name: str) -> None:
+        self._stacks[name].stop()
+
+    def url(self, name: str) -> str:
+        return self._stacks[name].environment()[f"LEADML_{name.upper()}_URL"]
+
+    def end(self) -> None:
+        for stack in self._stacks.values():
+            stack.stop()
+            stack.remove()
+
+
+@pytest.fixture(scope="module")
+def started_servers() -> Iterator[Servers]:
+    with (
+        # Another user than root may run PostgreSQL and must get to its folder.
+        tempfile.TemporaryDirectory(prefix="leadml-") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        # A server that the environment names is not ours to stop.
+        for name in ("REDIS", "POSTGRES"):
+            patch.delenv(f"LEADML_{name}_URL", raising=False)
+        servers = Servers(Path(folder))
+        yield servers
+        servers.end()
+
+
+@pytest.fixture
+def servers(started_servers: Servers) -> Servers:
+    """Both servers, running; what the test before left in Redis is gone."""
+    for name in ("redis", "postgres"):
+        started_servers.start(name)
+    store = OnlineStore(started_servers.url("redis"))
+    store._redis.flushdb()
+    store.close()
+    return started_servers
+
+
+@pytest.fixture
+def client(servers: Servers, tmp_path: Path) -> Iterator[httpx.Client]:
+    """The app over these servers; PostgreSQL knows forty leads, and Redis has `lead_0`."""
+    migrate(servers.url("postgres"))
+    load_leads(servers.url("postgres"))
+    store = OnlineStore(servers.url("redis"))
+    publish_snapshot(store, "lead", lead_features(), lead_frame(["lead_0"]), utc_now())
+    store.close()
+    settings = Settings(
+        home=tmp_path / "app",
+        redis_url=servers.url("redis"),
+        postgres_url=servers.url("postgres"),
+    )
+    with serve(settings) as client:
+        yield client
+
+
+def _ask(client: httpx.Client, *ids: str) -> httpx.Response:
+    begun = time.monotonic()
+    response = client.post(BATCH, json={"entity_ids": ids})
+    assert time.monotonic() - begun < BUDGET
+    return response
+
+
+def _source(client: httpx.Client, lead_id: str) -> Any:
+    response = _ask(client, lead_id)
+    return response.json()["meta"][lead_id]["source"] if response.status_code == 200 else None
+
+
+def _total(client: httpx.Client, lead_id: str) -> int:
+    total: int = _ask(client, lead_id).json()["features"][lead_id]["event_count_total"]
+    return total
+
+
+def test_redis_stopped_and_started_reads_go_on_and_events_are_delivered(
+    servers: Servers, client: httpx.Client
+) -> None:
+    """The cache keeps its old value on disk; it must not be served after the event."""
+    before = _total(client, "lead_1")
+    assert _source(client, "lead_1") == "cache"
+    servers.stop("redis")
+    assert _source(client, "lead_1") == "computed"
+    assert 'leadml_online_failures_total{store="redis"}' in client.get("/metrics").text
+    body = {"events": [event("during", "lead_1", utc_now())]}
+    posted = client.post(EVENTS, json=body).json()
+    assert (posted["events"][0]["status"], posted["invalidation"]) == ("stored", "pending")
+    assert _total(client, "lead_1") == before + 1
+    servers.start("redis")
+    seen = []
+
+    def recovered() -> bool:
+        seen.append(_total(client, "lead_1"))
+        return _source(client, "lead_1") == "cache"
+
+    wait_for(recovered)
+    assert set(seen) == {before + 1}
+    with connect(servers.url("postgres")) as connection:
+        waiting = "SELECT count(*) FROM leadml.invalidations WHERE delivered_at IS NULL"
+        wait_for(lambda: connection.execute(waiting).fetchone() == (0,))
+
+
+def test_an_event_posted_while_redis_is_away_is_delivered_without_any_read(
+    servers: Servers, client: httpx.Client
+) -> None:
+    _ask(client, "lead_2")
+    servers.stop("redis")
+    client.post(EVENTS, json={"events": [event("alone", "lead_2", utc_now())]})
+    servers.start("redis")
+    store = OnlineStore(servers.url("redis"))
+    try:
+        wait_for(lambda: store.read_batch("lead", ["lead_2"]).missing() == [0])
+    finally:
+        store.close()
+
+
+def test_postgres_stopped_and_started_cached_leads_are_served_and_misses_recover(
+    servers: Servers, client: httpx.Client
+) -> None:
+    assert _source(client, "lead_1") == "computed"
+    servers.stop("postgres")
+    assert _source(client, "lead_1") == "cache"
+    response = _ask(client, "lead_1", "lead_2")
+    assert response.status_code == 503
+    message = response.json()["error"]["message"]
+    assert message.startswith("no features now for lead_2: Redis does not have them and PostgreSQL")
+    refused = client.post(EVENTS, json={"events": [event("no", "lead_1", utc_now())]})
+    assert refused.status_code == 503
+    assert client.get("/api/v1/ml/health").json()["status"] == "degraded"
+    servers.start("postgres")
+    wait_for(lambda: _source(client, "lead_2") == "computed")
+    again = {"events": [event("no", "lead_1", utc_now())]}
+    stored = wait_for(
+        lambda: (answer := client.post(EVENTS, json=again)).status_code == 200 and answer.json()
+    )
+    assert stored["events"][0]["status"] == "stored"
+
+
+def test_both_stopped_is_a_503_that_says_so_and_both_come_back(
+    servers: Servers, client: httpx.Client
+) -> None:
+    servers.stop("redis")
+    servers.stop("postgres")
+    response = _ask(client, "lead_0")
+    assert response.status_code == 503
+    error = response.json()["error"]
+    assert error["code"] == "features_unavailable"
+    assert "Redis can't be reached and PostgreSQL did not answer" in error["message"]
+    servers.start("redis")
+    wait_for(lambda: _source(client, "lead_0") == "cache")
+    servers.start("postgres")
+    wait_for(lambda: _source(client, "lead_3") == "computed")
