@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import dagster as dg
 
-from leadml_pipelines.assets import audit, features, graph, history, models, online, sources
+from leadml_pipelines.assets import (
+    audit,
+    catalogue,
+    features,
+    graph,
+    history,
+    models,
+    online,
+    sources,
+)
 from leadml_pipelines.automation.jobs import JOBS
 from leadml_pipelines.automation.schedules import SCHEDULES
 from leadml_pipelines.automation.sensors import SENSORS
 from leadml_pipelines.resources.connections import connections
 
-ASSETS = dg.load_assets_from_modules([sources, graph, features, history, models, online])
+ASSETS = dg.load_assets_from_modules([sources, graph, features, catalogue, history, models, online])
 
 defs = dg.Definitions(
     assets=ASSETS,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_SIZES = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 _DURATION = re.compile(r"(\d+)\s*([smhdw])")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -88,6 +89,15 @@ def parse_duration(text: str) -> timedelta:
             f"{text!r} is not a duration; write a whole number and one of s, m, h, d, w, as in 30d"
         )
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def duration_text(duration: timedelta) -> str:
+    """A duration as settings write it, in the largest whole unit: `30d`, `12h`, `90m`."""
+    seconds = round(duration.total_seconds())
+    for unit, size in _SIZES:
+        if seconds and seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
 
 
 def to_micros(moment: datetime) -> int:

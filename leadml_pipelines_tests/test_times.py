@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from leadml_pipelines.times import (
     NaiveTimeError,
+    duration_text,
     from_micros,
     parse_duration,
     require_utc,
@@ -81,3 +82,8 @@ def test_a_duration_is_read(text: str, expected: timedelta) -> None:
 def test_anything_else_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["1h", "24h", "72h", "7d", "90d", "15m", "45s"])
+def test_a_duration_is_written_so_that_it_reads_back(text: str) -> None:
+    assert parse_duration(duration_text(parse_duration(text))) == parse_duration(text)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from leadml_pipelines.assets.catalogue import column_metadata, column_schema
 from leadml_pipelines.assets.metadata import plain, rows
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.view import FeatureView
@@ -25,14 +26,8 @@ def view_asset(view: FeatureView) -> dg.AssetsDefinition:
         kinds={"duckdb", "postgres"},
         deps=[_dependency(name) for name in view.inputs],
         pool="duckdb",
-        metadata={
-            "dagster/column_schema": dg.TableSchema(
-                columns=[
-                    dg.TableColumn(feature.name, feature.type, feature.description)
-                    for feature in view.features
-                ]
-            )
-        },
+        metadata={"dagster/column_schema": column_schema(view)},
+        owners=[view.owner],
     )
     def asset(postgres: PostgresResource, settings: SettingsResource) -> dg.MaterializeResult:
         from leadml_pipelines.features.bulk import bulk_engine, entities
@@ -45,7 +40,8 @@ def view_asset(view: FeatureView) -> dg.AssetsDefinition:
             frame = engine.compute([view], entities(engine, view.entity, extract.as_of))
         write_view_snapshot(postgres.url, view, frame, extract.as_of)
         return dg.MaterializeResult(
-            metadata=rows(
+            metadata=column_metadata(view)
+            | rows(
                 len(frame),
                 as_of=extract.as_of,
                 features=len(view.features),

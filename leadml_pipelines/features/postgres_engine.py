@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -53,16 +53,23 @@ class PostgresEngine:
         url: `postgresql://...`.
         schema: Schema of the source contract.
         catalogue: Where views that others are built on are found; the built-in one by default.
+        statement_timeout: How long a statement may take before the server ends it; None: for ever.
 
     Raises:
         ValueError: the schema's name is not lower-case letters, digits and _.
     """
 
     def __init__(
-        self, url: str, schema: str = "crm", *, catalogue: Catalogue | None = None
+        self,
+        url: str,
+        schema: str = "crm",
+        *,
+        catalogue: Catalogue | None = None,
+        statement_timeout: timedelta | None = None,
     ) -> None:
         self._url = url
         self._catalogue = catalogue
+        self._timeout = statement_timeout
         self._tables = _tables(schema)
         self._connection: psycopg.Connection[Any] | None = None
         self._turn = threading.Lock()
@@ -171,6 +178,9 @@ class PostgresEngine:
         connection = connect(self._url, autocommit=True)
         for setting in SESSION:
             connection.execute(setting.encode())
+        if self._timeout is not None:
+            milliseconds = self._timeout // timedelta(milliseconds=1)
+            connection.execute(f"SET statement_timeout = {milliseconds}".encode())
         return connection
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, get_args
 
+from leadml_pipelines.errors import UserError
 from leadml_pipelines.features.relations import RELATIONS
 
 FeatureType = Literal["double", "integer", "boolean", "category"]
@@ -27,6 +28,9 @@ OWNER = "team:data"
 """Who answers for a view unless it says otherwise."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_OWNER = re.compile(
+    r"team:[A-Za-z0-9][A-Za-z0-9_.-]*|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}"
+)
 _DEFAULT_TYPES: dict[str, tuple[type, ...]] = {
     "double": (int, float),
     "integer": (int,),
@@ -35,8 +39,19 @@ _DEFAULT_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-class FeatureDefinitionError(ValueError):
+class FeatureDefinitionError(UserError, ValueError):
     """A feature or view is declared wrongly; the sentence names it and says what to do."""
+
+
+def _check_owner(what: str, owner: str) -> None:
+    if not _OWNER.fullmatch(owner):
+        raise FeatureDefinitionError(
+            f"{what} has owner {owner!r}; write team:<name> or an e-mail address"
+        )
+
+
+def _bound(value: float | None) -> str:
+    return "anything" if value is None else f"{value:g}"
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,13 @@ class Feature:
             raise FeatureDefinitionError(
                 f"feature {self.name} has low {self.low} above high {self.high}"
             )
+        if not self.holds(self.default):
+            raise FeatureDefinitionError(
+                f"feature {self.name} has default {self.default}, which is not between "
+                f"{_bound(self.low)} and {_bound(self.high)}"
+            )
+        if self.owner:
+            _check_owner(f"feature {self.name}", self.owner)
 
     def _check_default(self) -> None:
         if self.default is None:
@@ -150,6 +172,7 @@ class FeatureView:
             raise FeatureDefinitionError(f"view {self.name} has no description; say what it holds")
         if not self.features:
             raise FeatureDefinitionError(f"view {self.name} has no features")
+        _check_owner(f"view {self.name}", self.owner)
         for what, span in (("freshness", self.freshness), ("ttl", self.ttl)):
             if span is not None and span <= timedelta(0):
                 raise FeatureDefinitionError(

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from leadml_pipelines.errors import UserError
+from leadml_pipelines.times import duration_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +47,6 @@ SMALL_GRID: tuple[Mapping[str, Any], ...] = (
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _WORDS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEYWORDS = {"and", "or", "not", "True", "False", "in"}
-_UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
 class SpecError(UserError, ValueError):
@@ -193,15 +193,6 @@ class ModelSpec:
         plain = pd.DataFrame(columns, index=frame.index)
         chosen = plain.eval(self.population, engine="python")
         return pd.Series(chosen, index=frame.index).astype(bool)
-
-
-def duration_text(duration: timedelta) -> str:
-    """A duration as settings write it, in the largest whole unit: `30d`, `12h`, `90m`."""
-    seconds = round(duration.total_seconds())
-    for unit, size in _UNITS:
-        if seconds and seconds % size == 0:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
 
 
 def age_text(age: timedelta) -> str:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from leadml_pipelines.errors import UserError
-from leadml_pipelines.learning.spec import ModelSpec, duration_text
+from leadml_pipelines.learning.spec import ModelSpec
+from leadml_pipelines.times import duration_text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,6 +10,7 @@ from importlib import metadata
 
 from fastapi import FastAPI
 
+from leadml_pipelines.serving.catalogue_routes import trace_ahead
 from leadml_pipelines.serving.errors import add_error_handlers
 from leadml_pipelines.serving.lookup import import_ahead
 from leadml_pipelines.serving.metrics import Metrics, MetricsMiddleware
@@ -53,7 +54,10 @@ def create_app(settings: Settings) -> FastAPI:
     )
     add_error_handlers(app)
     add_routes(
-        app, Parts(online.store, online.reader, shelf, measured, postgres_url, online.event_door)
+        app,
+        Parts(
+            online.store, online.reader, shelf, measured, postgres_url, online.event_door, settings
+        ),
     )
     # The last one added is asked first.
     app.add_middleware(ApiKeyMiddleware, digests=key_digests(settings))
@@ -98,3 +102,4 @@ def _settle(online: OnlineFeatures) -> None:
     online.prepare()
     gc.collect()
     gc.freeze()
+    trace_ahead()

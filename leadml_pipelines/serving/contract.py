@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 
+from leadml_pipelines.features.engineer import MAX_FUNCTIONS
 from leadml_pipelines.online.store import MAX_BATCH
 from leadml_pipelines.serving.events import MAX_EVENTS
 
@@ -80,6 +81,135 @@ class FeatureRetrieveResponse(FeatureBatchResponse):
     """Features by entity id, with more about each entity."""
 
     meta: dict[str, RetrievedEntityMeta]  # type: ignore[assignment]
+
+
+class FeatureLineage(BaseModel):
+    """Where a feature comes from; source columns are written `table.column`."""
+
+    values: list[str] = Field(description="source columns that the value is computed from")
+    conditions: list[str] = Field(description="source columns that decide which rows count")
+    features: list[str] = Field(description="features that it is computed from")
+
+
+class CatalogueEntry(BaseModel):
+    """All there is to know of a feature."""
+
+    name: str
+    entity_type: str
+    view: str
+    type: Literal["double", "integer", "boolean", "category"]
+    unit: str = Field(description="what a number counts; empty for categories")
+    low: float | None = Field(description="least value; null when there is no bound")
+    high: float | None = Field(description="greatest value; null when there is no bound")
+    default: FeatureValue = Field(
+        description="value of an entity about which nothing is known; null: missing"
+    )
+    description: str
+    dimension: Literal["fit", "engagement", "intent", "value", "urgency", "relationship"]
+    owner: str = Field(description="team:<name> or an e-mail address")
+    freshness_seconds: float = Field(description="freshness target: older values are stale")
+    ttl_seconds: float | None = Field(
+        description="older stored values count as missing; null for no limit"
+    )
+    lineage: FeatureLineage
+
+
+class FeatureDefinition(BaseModel):
+    """Where a feature is written down."""
+
+    place: str = Field(description="module and line of its view")
+    text: str = Field(description="what makes it there, in Python; empty without source")
+    sql: str = Field(description="the same in SQL, in terms of what the view reads")
+
+
+class DefinedCatalogueEntry(CatalogueEntry):
+    """All there is to know of a feature, and its definition."""
+
+    definition: FeatureDefinition
+
+
+class CatalogueResponse(BaseModel):
+    """Features that were asked for, in the order of the catalogue, or best first for a search."""
+
+    success: Literal[True] = True
+    features: list[CatalogueEntry]
+    near: list[str] = Field(description="names alike, when a search found nothing")
+
+
+class CatalogueEntryResponse(BaseModel):
+    """One feature."""
+
+    success: Literal[True] = True
+    data: DefinedCatalogueEntry
+
+
+class EngineerRequest(Request):
+    """Feature functions to compute now, or a model to propose some for."""
+
+    entity_type: str = Field("lead", description="what the ids are of")
+    entity_ids: Annotated[
+        list[str], Field(max_length=MAX_RETRIEVE, description="1 to 100 ids; none to only propose")
+    ] = Field(default_factory=list)
+    functions: Annotated[
+        list[dict[str, Any]],
+        Field(
+            max_length=MAX_FUNCTIONS,
+            description='1 to 50, as in {"function": "count", "event_type": "email_open", '
+            '"window": "14d"}; none to compute what is proposed',
+        ),
+    ] = Field(default_factory=list)
+    target: str | None = Field(None, description="name of a model to propose functions for")
+    limit: int = Field(10, ge=1, le=MAX_FUNCTIONS, description="most proposals")
+    as_of: AwareDatetime | None = Field(
+        None, description="a past moment; now by default, with its time zone"
+    )
+
+
+class EngineeredFeature(BaseModel):
+    """A feature that a function makes."""
+
+    name: str
+    function: str = Field(description="name of the function")
+    type: Literal["double", "integer", "boolean", "category"]
+    unit: str
+    low: float | None
+    high: float | None
+    default: FeatureValue
+    description: str
+    dimension: str
+    spec: dict[str, Any] = Field(description="as in a request")
+    definition: str = Field(description="Python text, to paste into the functions of a view")
+
+
+class FeatureProposal(EngineeredFeature):
+    """A feature that tells of the target."""
+
+    score: float = Field(description="mutual information with the label, in nats")
+    known_share: float = Field(description="share of the rows that have a value")
+    most_like: str = Field(description="the feature that orders the rows most alike; may be empty")
+    likeness: float = Field(description="rank correlation with it, 0 to 1")
+
+
+class ProposalBasis(BaseModel):
+    """What proposals were made from."""
+
+    target: str
+    rows: int = Field(description="rows of the training part that were looked at")
+    candidates: int = Field(description="functions that were tried")
+    training_set: str = Field(description="hash of the saved training set")
+    data_end: datetime = Field(description="where its data ends")
+
+
+class EngineerResponse(BaseModel):
+    """Values by entity, and what they are."""
+
+    success: Literal[True] = True
+    as_of: datetime | None = Field(description="the moment of the values; null without ids")
+    features: dict[str, dict[str, FeatureValue]]
+    definitions: list[EngineeredFeature]
+    proposals: list[FeatureProposal]
+    basis: ProposalBasis | None = Field(description="null when nothing was to be proposed")
+    view: str = Field(description="Python text of a view with these functions, to paste")
 
 
 def _shown_as(kind: str, **more: Any) -> WithJsonSchema:

@@ -18,6 +18,8 @@ from starlette.responses import Response
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving import contract
+from leadml_pipelines.serving.catalogue_routes import catalogue_routes
+from leadml_pipelines.serving.engineer_routes import engineer_routes
 from leadml_pipelines.serving.errors import ApiError, json_response
 from leadml_pipelines.serving.event_routes import event_routes
 from leadml_pipelines.serving.events import EventDoor
@@ -25,6 +27,7 @@ from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.models import ModelShelf, ModelState
 from leadml_pipelines.serving.predict import Predictor
 from leadml_pipelines.serving.reader import FeatureReader, Found, unknown_entity
+from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import from_micros
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -48,6 +51,7 @@ class Parts:
         metrics: Counters.
         postgres_url: PostgreSQL, for its sign of life.
         event_door: Where events come in.
+        settings: All settings.
     """
 
     store: OnlineStore
@@ -56,6 +60,7 @@ class Parts:
     metrics: Metrics
     postgres_url: str
     event_door: EventDoor
+    settings: Settings
 
 
 # The endpoints are plain functions, which FastAPI runs in threads: redis-py and psycopg without
@@ -66,6 +71,8 @@ def add_routes(app: FastAPI, parts: Parts) -> None:
     """Give an app all its routes."""
     app.include_router(_feature_routes(parts.reader))
     app.include_router(event_routes(parts.event_door))
+    app.include_router(catalogue_routes())
+    app.include_router(engineer_routes(parts.settings))
     app.include_router(_model_routes(parts))
     app.include_router(_operation_routes(parts))
 

@@ -56,6 +56,9 @@ def test_a_view_that_reads_nothing_known_is_refused_with_a_near_match() -> None:
         ({"default": True}, "feature size is double but its default is True"),
         ({"type": "integer", "default": 0.5}, "feature size is integer but its default is 0.5"),
         ({"low": 3, "high": 2}, "feature size has low 3 above high 2"),
+        ({"default": -1.0}, "feature size has default -1.0, which is not between 0 and anything"),
+        ({"high": 5, "default": 6}, "feature size has default 6, which is not between 0 and 5"),
+        ({"owner": "Anna"}, "feature size has owner 'Anna'; write team:<name> or an e-mail"),
         ({"name": "Size"}, "feature name 'Size'"),
         ({"name": "as_of"}, "feature name 'as_of'"),
     ],
@@ -65,6 +68,17 @@ def test_a_feature_that_is_declared_wrongly_is_refused_by_name(
 ) -> None:
     with pytest.raises(FeatureDefinitionError, match=re.escape(message)):
         replace(SIZE, **change)
+
+
+@pytest.mark.parametrize("owner", ["", "team:", "data", "anna@nowhere", "team:a b"])
+def test_a_view_whose_owner_cannot_be_asked_is_refused(owner: str) -> None:
+    with pytest.raises(FeatureDefinitionError, match="view a has owner"):
+        replace(view("a"), owner=owner)
+
+
+@pytest.mark.parametrize("owner", ["team:growth-2", "anna.b+leads@mail.example.org"])
+def test_a_team_or_an_address_is_an_owner(owner: str) -> None:
+    assert replace(view("a"), owner=owner).owner == owner
 
 
 def test_unknown_features_are_all_named_with_near_matches() -> None:

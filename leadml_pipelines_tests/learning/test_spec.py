@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from leadml_pipelines.learning.spec import SpecError, age_text, duration_text
+from leadml_pipelines.learning.spec import SpecError, age_text
 from leadml_pipelines.learning.specs import SPECS, specs
 from leadml_pipelines.settings import ModelOverrides, Settings
-from leadml_pipelines.times import parse_duration
+from leadml_pipelines.times import duration_text
 from leadml_pipelines_tests.learning.frames import spec_for
 
 
@@ -71,11 +71,6 @@ def test_a_spec_without_any_moment_is_refused() -> None:
 def test_a_spec_with_an_unknown_metric_is_refused() -> None:
     with pytest.raises(SpecError, match="'f1' is no metric"):
         spec_for(metric="f1")
-
-
-@pytest.mark.parametrize("text", ["1h", "24h", "72h", "7d", "90d", "15m", "45s"])
-def test_a_duration_is_written_so_that_it_reads_back(text: str) -> None:
-    assert parse_duration(duration_text(parse_duration(text))) == parse_duration(text)
 
 
 def test_a_horizon_is_told_in_days_and_an_age_in_hours() -> None:

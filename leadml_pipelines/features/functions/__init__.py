@@ -23,7 +23,7 @@ from leadml_pipelines.features.functions.base import (
     from_spec,
 )
 from leadml_pipelines.features.functions.counting import Count, Ratio, Recency, Total
-from leadml_pipelines.features.functions.events import EventFunction
+from leadml_pipelines.features.functions.events import EventFunction, Events
 from leadml_pipelines.features.functions.patterns import Diversity, ResponseTime, Trend
 from leadml_pipelines.features.functions.views import function_view, with_functions
 from leadml_pipelines.features.functions.weighted_score import Part, WeightedScore
@@ -33,6 +33,7 @@ __all__ = [
     "Count",
     "Diversity",
     "EventFunction",
+    "Events",
     "FeatureFunction",
     "FunctionSpecError",
     "Part",
