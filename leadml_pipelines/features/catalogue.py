@@ -9,13 +9,14 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 
+from leadml_pipelines.errors import UserError
 from leadml_pipelines.features.plugins import installed_views
 from leadml_pipelines.features.relations import RELATIONS
 from leadml_pipelines.features.view import Feature, FeatureDefinitionError, FeatureView
 from leadml_pipelines.features.views import BUILT_IN
 
 
-class UnknownFeatureError(LookupError):
+class UnknownFeatureError(UserError, LookupError):
     """A feature, view or entity type that the catalogue does not have."""
 
     def __str__(self) -> str:

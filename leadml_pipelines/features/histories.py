@@ -73,9 +73,9 @@ class History:
 
     A row of a spine at `t` gets the row of its entity with the greatest event time not after `t`
     that was known at `t`. Two rows with one event time are the same fact told twice: the greatest
-    created time wins, and of those that share that too, the one whose columns, compared in the order
-    of their names, are greatest, so that the physical order of the rows never matters. A row without
-    an event time is never seen.
+    created time wins, and of those that share that too, the one whose columns, compared in the
+    order of their names, are greatest, so that the physical order of the rows never matters. A row
+    without an event time is never seen.
 
     Attributes:
         name: What the history is called in errors and full names.

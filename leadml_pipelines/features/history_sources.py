@@ -6,7 +6,7 @@ cost a fraction of what carrying every column through a join costs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,7 +27,7 @@ _FILE = 1 << 40
 class OpenedSource(Protocol):
     """A source of rows within a DuckDB connection."""
 
-    columns: Mapping[str, str]
+    columns: dict[str, str]
     """Column -> its DuckDB type."""
     relation: str
     """What stands behind FROM."""
@@ -93,8 +93,8 @@ def open_source(
     paths = [source] if isinstance(source, Path) else list(source)
     if not paths or not all(isinstance(path, Path) for path in paths):
         raise HistoryError(
-            f"the source of history {history.name} is {type(source).__name__}; give a Path, several, "
-            "an Arrow table, a DataFrame, SQL, or a SnapshotTable"
+            f"the source of history {history.name} is {type(source).__name__}; give a Path, "
+            "several, an Arrow table, a DataFrame, SQL, or a SnapshotTable"
         )
     for path in paths:
         there = any(path.parent.glob(path.name)) if "*" in path.name else path.exists()
@@ -147,9 +147,7 @@ class _Parquet:
 class _Rows:
     """An Arrow table."""
 
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, table: pa.Table, number: int
-    ) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, table: pa.Table, number: int) -> None:
         import numpy as np
         import pyarrow as pa
 
@@ -201,7 +199,7 @@ def _of_table(
 
 
 class _Snapshots:
-    """The kept snapshots of a view: its keys are copied to DuckDB, its values stay until fetched."""
+    """The kept snapshots of a view: keys are copied to DuckDB, values are fetched when wanted."""
 
     def __init__(
         self,
@@ -323,8 +321,8 @@ class _Snapshots:
             )
             if place.null_count:
                 raise HistoryError(
-                    f"snapshots of view {self._source.view.name} were removed while they were read; "
-                    "try again"
+                    f"snapshots of view {self._source.view.name} were removed while they were "
+                    "read; try again"
                 )
             rows.append(wanted.column("row").to_numpy())
             values.append(found.select(list(columns)).take(place.combine_chunks()))
