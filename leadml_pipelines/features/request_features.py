@@ -95,7 +95,8 @@ def request_values(feature: RequestFeature, data: pd.DataFrame) -> pd.Series:
     try:
         series = pd.Series(values, index=data.index)
         if feature.type == "category":
-            series = series.map(lambda v: None if pd.isna(v) else str(v)).astype(object)
+            texts = [None if pd.isna(value) else str(value) for value in series]
+            series = pd.Series(texts, index=data.index, dtype=object)
         return series.astype(_TYPES[feature.type]).rename(feature.name)
     except (TypeError, ValueError) as error:
         raise RequestDataError(
