@@ -8,9 +8,9 @@ versions of everything; without it its part is left out:
 
 20,000 rows of a spine against 1 M rows of 40 features in Parquet (20 floats, 12 whole numbers, 8
 texts), to a pandas frame: `shallow`, 50,000 entities with 20 rows each, and `deep`, 1,000 with
-1,000. 2 % of the rows repeat the event time of another row of the entity and were created later. Every
-candidate runs in processes of its own, in turn, each twice; the better time counts, and the peak of
-the process's memory, imports and all.
+1,000. 2 % of the rows repeat the event time of another row of the entity and were created later.
+Every candidate runs in processes of its own, in turn, each twice; the better time counts, and the
+peak of the process's memory, imports and all.
 
 `bare` is what one writes by hand: ASOF JOIN over the history of which `row_number()` kept the row
 created last. `leadml` does more: it also hides what was created after each row's time. With that

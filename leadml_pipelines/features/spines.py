@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+def is_frame(spine: Any) -> bool:
+    """Whether a spine is a frame, not an Arrow table."""
+    import pandas as pd
+
+    return isinstance(spine, pd.DataFrame)
+
+
 def column_names(spine: Any) -> list[str]:
     """The names of a spine's columns."""
     import pyarrow as pa

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,28 +15,35 @@ from leadml_pipelines.features.catalogue import Catalogue, UnknownFeatureError
 from leadml_pipelines.features.catalogue import catalogue as built_in
 from leadml_pipelines.features.entity_types import entity_type
 from leadml_pipelines.features.frames import SpineError
-from leadml_pipelines.features.histories import History, HistoryColumn, SnapshotTable
 from leadml_pipelines.features.labels import SqlLabel, label_values
-from leadml_pipelines.features.point_in_time import join_histories, moments_between
+from leadml_pipelines.features.point_in_time import moments_between
 from leadml_pipelines.features.request_features import RequestFeature, request_values
 from leadml_pipelines.features.saved_sets import (
     SavedSet,
     SavedSetError,
     find_set,
     list_sets,
-    parquet,
     read_rows,
     save_set,
     set_hash,
 )
+from leadml_pipelines.features.set_content import as_saved, definition_hashes, difference
 from leadml_pipelines.features.spines import (
-    arrow_of,
     attach,
     column_names,
     column_of,
+    is_frame,
     require_free,
     spine_times,
     to_frame,
+)
+from leadml_pipelines.features.stored_values import (
+    BulkEngine,
+    Values,
+    key_rows,
+    to_arrow,
+    values_from_events,
+    values_from_snapshots,
 )
 from leadml_pipelines.features.view import Feature, FeatureView
 from leadml_pipelines.times import require_utc, to_micros
@@ -74,18 +79,6 @@ class ExtractLike(Protocol):
         ...
 
 
-class BulkEngine(Protocol):
-    """What the store needs of the bulk engine."""
-
-    def compute(self, views: Sequence[FeatureView], spine: pd.DataFrame) -> pd.DataFrame:
-        """Views for every row of a spine, in its order."""
-        ...
-
-    def sql(self, query: str, params: Any = None, **frames: pd.DataFrame) -> pd.DataFrame:
-        """A query over the source tables and the given frames."""
-        ...
-
-
 class RebuildError(UserError):
     """A saved set did not come out the same when it was built again; the sentence says where."""
 
@@ -113,7 +106,10 @@ class TrainingSet:
     def x(self) -> Any:
         """The features."""
         names = list(self.features)
-        return self.frame[names] if _is_frame(self.frame) else self.frame.select(names)
+        # What both frames and Arrow tables understand.
+        return (
+            self.frame.filter(names) if hasattr(self.frame, "index") else self.frame.select(names)
+        )
 
     @property
     def y(self) -> Any:
@@ -233,12 +229,7 @@ class FeatureStore:
         moments = spine_times(spine, time)
         for key in whom.values():
             column_of(spine, key)
-        if source == "events":
-            values = self._from_events(spine, stored, whom, moments, chunk_rows)
-        elif source == "snapshots":
-            values = self._from_snapshots(spine, stored, whom, time, chunk_rows)
-        else:
-            raise SpineError(f"source is {source!r}; use events or snapshots")
+        values = self._stored(spine, stored, whom, time, source, chunk_rows)
         values |= self._from_request(spine, wanted)
         frame = attach(spine, {prefix + f.name: values[f.name] for f in wanted})
         label_column = "" if label is None else label if isinstance(label, str) else label.name
@@ -255,7 +246,11 @@ class FeatureStore:
             "time": time,
             "prefix": prefix,
             "spine": [str(column) for column in column_names(spine)],
-            "views": self._hashes(stored, source),
+            "views": definition_hashes(
+                self._catalogue.resolve(f.name for f in stored),
+                self._catalogue,
+                from_events=source == "events",
+            ),
         }
         return TrainingSet(frame, tuple(names), label_column, definition, self._facts(source))
 
@@ -293,7 +288,7 @@ class FeatureStore:
 
     def save(self, name: str, training_set: TrainingSet) -> SavedSet:
         """Save a training set with its definition; what is there already is never written over."""
-        frame, definition = _content(training_set)
+        frame, definition = as_saved(training_set.frame, training_set.definition)
         facts = {**training_set.facts, "columns": len(frame.columns)}
         return save_set(self.root, name, frame, definition, facts)
 
@@ -338,9 +333,9 @@ class FeatureStore:
             time=definition["time"],
             prefix=definition["prefix"],
         )
-        frame, again = _content(built)
+        frame, again = as_saved(built.frame, built.definition)
         if set_hash(frame, again) != saved.hash:
-            raise RebuildError(_difference(saved, rows, again, frame))
+            raise RebuildError(difference(saved, rows, again, frame))
         return replace(built, frame=frame)
 
     @property
@@ -412,33 +407,42 @@ class FeatureStore:
         views = self._catalogue.resolve(f.name for f in features)
         return [view for view in views if view.entity == entity]
 
-    def _from_events(
+    def _stored(
         self,
         spine: Any,
         features: Sequence[Feature],
         keys: Mapping[str, str],
-        moments: Any,
+        time: str,
+        source: Source,
         chunk_rows: int | None,
-    ) -> dict[str, Any]:
-        import pandas as pd
-
-        found: dict[str, Any] = {}
-        if not features:
-            return found
-        engine = self.engine
-        self._require_told(moments)
-        step = max(len(moments), 1) if chunk_rows is None else chunk_rows
+    ) -> Values:
+        if source not in ("events", "snapshots"):
+            raise SpineError(f"source is {source!r}; use events or snapshots")
+        moments = spine_times(spine, time)
+        found: Values = {}
         for entity, key in keys.items():
             views = self._views(features, entity)
-            mine = [f for f in features if self._catalogue.view_of(f.name) in views]
-            rows = _moments(spine, key, moments)
-            parts = [
-                engine.compute(views, rows.iloc[start : start + step])[[f.name for f in mine]]
-                for start in range(0, max(len(rows), 1), step)
-            ]
-            computed = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
-            found |= {f.name: _to_arrow(computed[f.name], f.type) for f in mine}
+            mine = [f for view in views for f in view.features if f in features]
+            if source == "events":
+                engine = self.engine
+                self._require_told(moments)
+                rows = key_rows(spine, key, moments)
+                found |= values_from_events(engine, views, mine, rows, chunk_rows)
+            else:
+                url = self._settings.require_postgres() if self._url is None else self._url
+                found |= values_from_snapshots(
+                    url, views, mine, spine, key, time, chunk_rows, **self._limits()
+                )
         return found
+
+    def _limits(self) -> dict[str, Any]:
+        """What DuckDB may take; its own defaults in a store that was given no settings."""
+        if self._given is None:
+            return {}
+        return {
+            "memory_limit": self._given.duckdb_memory_limit,
+            "threads": self._given.duckdb_threads,
+        }
 
     def _require_told(self, moments: Any) -> None:
         """Refuse rows after the extract: what was known then is not in it."""
@@ -453,56 +457,14 @@ class FeatureStore:
                 "the sources again"
             )
 
-    def _from_snapshots(
-        self,
-        spine: Any,
-        features: Sequence[Feature],
-        keys: Mapping[str, str],
-        time: str,
-        chunk_rows: int | None,
-    ) -> dict[str, Any]:
-        if not features:
-            return {}
-        url = self._settings.require_postgres() if self._url is None else self._url
-        histories = [
-            History(
-                view.name,
-                SnapshotTable(url, view),
-                {key: "entity_id"},
-                "as_of",
-                created_time="created_at",
-                created_filters=False,
-                ttl=view.ttl,
-                features=[
-                    HistoryColumn(f.name, type=f.type) for f in features if f in view.features
-                ],
-            )
-            for entity, key in keys.items()
-            for view in self._views(features, entity)
-        ]
-        import pyarrow as pa
-
-        # Only keys and times: other columns of the spine may be named like features of the join.
-        narrow = pa.table(
-            {name: arrow_of(spine, name) for name in dict.fromkeys([*keys.values(), time])}
-        )
-        limits: dict[str, Any] = {}
-        if self._given is not None:
-            limits = {
-                "memory_limit": self._given.duckdb_memory_limit,
-                "threads": self._given.duckdb_threads,
-            }
-        joined: Any = join_histories(narrow, histories, time=time, chunk_rows=chunk_rows, **limits)
-        return {f.name: joined.column(f.name) for f in features}
-
     def _from_request(
         self, spine: Any, wanted: Sequence[Feature | RequestFeature]
     ) -> dict[str, Any]:
         asked = [f for f in wanted if isinstance(f, RequestFeature)]
         if not asked:
             return {}
-        data = spine if _is_frame(spine) else to_frame(spine)
-        return {f.name: _to_arrow(request_values(f, data), f.type) for f in asked}
+        data = spine if is_frame(spine) else to_frame(spine)
+        return {f.name: to_arrow(request_values(f, data), f.type) for f in asked}
 
     def _labelled(self, label: SqlLabel, spine: Any, keys: Mapping[str, str], moments: Any) -> Any:
         if len(set(keys.values())) != 1:
@@ -511,31 +473,14 @@ class FeatureStore:
         if self._extract is None:
             raise SpineError(f"the label {label.name} needs to know the extract, where data ends")
         (key,) = set(keys.values())
-        rows = _moments(spine, key, moments)
-        return _to_arrow(label_values(label, rows, engine, self._extract.data_end), "double")
+        rows = key_rows(spine, key, moments)
+        return to_arrow(label_values(label, rows, engine, self._extract.data_end), "double")
 
     def _label_definition(self, label: str | SqlLabel | None) -> Any:
         if not isinstance(label, SqlLabel):
             return label
         micros = label.horizon // timedelta(microseconds=1)
         return {"name": label.name, "sql": " ".join(label.sql.split()), "horizon_micros": micros}
-
-    def _hashes(self, features: Sequence[Feature], source: Source) -> dict[str, str]:
-        """View -> SHA-256 of what its values follow from: its SQL, or what snapshots promise."""
-        from leadml_pipelines.features.compiler import compile_views
-
-        views = self._catalogue.resolve(f.name for f in features)
-        if source == "events":
-            return {
-                view.name: _sha256(compile_views([view], "duckdb", catalogue=self._catalogue))
-                for view in views
-            }
-        return {
-            view.name: _sha256(
-                json.dumps([view.name, str(view.ttl), *([f.name, f.type] for f in view.features)])
-            )
-            for view in views
-        }
 
     def _facts(self, source: Source) -> dict[str, Any]:
         if source == "snapshots" or self._extract is None:
@@ -544,75 +489,3 @@ class FeatureStore:
             "origin": self._extract.extract_id,
             "data_end": to_micros(self._extract.data_end),
         }
-
-
-def _is_frame(spine: Any) -> bool:
-    import pandas as pd
-
-    return isinstance(spine, pd.DataFrame)
-
-
-def _moments(spine: Any, key: str, moments: Any) -> pd.DataFrame:
-    """The engine's spine: `entity_id` and `as_of`, with a fresh index."""
-    import pandas as pd
-
-    ids = column_of(spine, key)
-    if not _is_frame(spine):
-        ids = pd.Series(ids.to_pylist(), dtype=object)
-    times = pd.Series(moments, dtype="int64").astype("datetime64[us]").dt.tz_localize("UTC")
-    return pd.DataFrame({"entity_id": ids.reset_index(drop=True), "as_of": times})
-
-
-def _to_arrow(column: pd.Series, type_: str) -> Any:
-    import pyarrow as pa
-
-    types = {"double": pa.float64(), "integer": pa.int64(), "boolean": pa.bool_()}
-    return pa.chunked_array([pa.array(column, types.get(type_, pa.string()), from_pandas=True)])
-
-
-def _content(training_set: TrainingSet) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """A set as it is saved: the rows in the types that Parquet gives back, and the definition."""
-    frame = training_set.frame
-    frame = _canonical(frame if _is_frame(frame) else to_frame(frame))
-    spine = frame[list(training_set.definition["spine"])]
-    spine_hash = hashlib.sha256(parquet(spine)).hexdigest()
-    return frame, {**training_set.definition, "spine_sha256": spine_hash}
-
-
-def _canonical(frame: pd.DataFrame) -> pd.DataFrame:
-    import pandas as pd
-
-    # Text comes back from Parquet as `str`; saved as that, a set that was read is written the same.
-    texts = [
-        name
-        for name, kind in frame.dtypes.items()
-        if pd.api.types.is_object_dtype(kind)
-        and pd.api.types.infer_dtype(frame[name], skipna=True) == "string"
-    ]
-    return frame.astype(dict.fromkeys(texts, "str"))
-
-
-def _difference(
-    saved: SavedSet, rows: pd.DataFrame, definition: Mapping[str, Any], frame: pd.DataFrame
-) -> str:
-    changed = sorted(
-        view
-        for view, value in saved.definition["views"].items()
-        if definition["views"].get(view) != value
-    )
-    if changed:
-        return f"the set {saved.name} can't be built again: {', '.join(changed)} changed since"
-    differ = [
-        str(name)
-        for name in frame.columns
-        if name not in rows or not frame[name].equals(rows[name])
-    ]
-    where = f"in {', '.join(differ)}" if differ else "in the versions of pandas or pyarrow alone"
-    return (
-        f"the set {saved.name} of {saved.facts.get('origin')} came out differently when it was "
-        f"built again: {where}"
-    )
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -118,3 +120,25 @@ def test_a_home_without_an_extract_says_what_to_do(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "materialize the sources first" in done.stderr
+
+
+def test_the_examples_of_the_page_about_training_sets_run(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "training-sets.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LEADML_HOME", str(home))
+    spine = pd.DataFrame({"entity_id": ["007"], "as_of": pd.Series([NOW]), "converted": [1]})
+    spine.to_parquet("spine.parquet")
+    scored = pd.Series([NOW - timedelta(days=1)])
+    pd.DataFrame(
+        {"entity_id": ["007"], "scored_at": scored, "received_at": scored, "score": [640]}
+    ).to_parquet("credit_scores.parquet")
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)  # noqa: S102
+    assert names["x"]["inbound_count_7d"].tolist() == [1]
+    assert names["y"].tolist() == [1]
+    assert names["saved"].rows == 1
+    assert names["rows"]["score"].tolist() == [640]
