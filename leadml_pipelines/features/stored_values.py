@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from leadml_pipelines.features.histories import History, HistoryColumn, SnapshotTable
 from leadml_pipelines.features.point_in_time import join_histories
-from leadml_pipelines.features.spines import arrow_of, column_of
+from leadml_pipelines.features.spines import arrow_of, column_of, spine_times
 from leadml_pipelines.features.view import Feature, FeatureView
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def values_from_snapshots(
         for view in views
     ]
     # Keys and times alone: other columns of the spine may be named like features.
-    narrow = pa.table({name: arrow_of(spine, name) for name in dict.fromkeys((key, time))})
+    moments = pa.array(spine_times(spine, time)).cast(pa.timestamp("us", "UTC"))
+    narrow = pa.table({key: arrow_of(spine, key), time: moments})
     joined: Any = join_histories(narrow, histories, time=time, chunk_rows=chunk_rows, **limits)
     return {feature.name: joined.column(feature.name) for feature in features}
 

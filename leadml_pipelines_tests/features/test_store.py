@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -387,6 +388,14 @@ def test_each_views_time_to_live_is_applied_from_each_rows_own_time(clean: str) 
     rows = of_snapshots(clean, frame, "height", "kind")
     assert rows["height"].tolist() == [1.0, 1.0]
     assert rows["kind"].tolist() == ["k1", None]
+
+
+def test_18_zones_may_be_mixed_in_a_spine_for_snapshots(clean: str) -> None:
+    write(clean, NOW - DAY, 1, "a")
+    write(clean, NOW, 2, "a")
+    times = [NOW.astimezone(ZoneInfo("Asia/Tokyo")), NOW - MICROSECOND]
+    frame = pd.DataFrame({"entity_id": "a", "as_of": pd.Series(times, dtype=object)})
+    assert of_snapshots(clean, frame, "height")["height"].tolist() == [2.0, 1.0]
 
 
 def test_a_snapshot_that_was_not_checked_is_not_seen(clean: str) -> None:
