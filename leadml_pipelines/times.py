@@ -10,6 +10,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from leadml_pipelines.errors import UserError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -19,7 +21,7 @@ _DURATION = re.compile(r"(\d+)\s*([smhdw])")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class NaiveTimeError(ValueError):
+class NaiveTimeError(UserError, ValueError):
     """A timestamp without a time zone reached a border where only aware ones may pass."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from leadml_pipelines.errors import UserError
 from leadml_pipelines.features.view import KEYS, Feature, FeatureView
 from leadml_pipelines.times import require_utc_column
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     Positions = npt.NDArray[np.int64]
 
 
-class SpineError(ValueError):
+class SpineError(UserError, ValueError):
     """A spine that can't be used; the sentence names the column and what to do."""
 
 

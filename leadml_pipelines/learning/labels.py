@@ -1,34 +1,22 @@
-"""What happened after each moment: the label, or nothing where the data can't tell yet.
-
-Labels see events by `occurred_at` alone: they are the outcome's truth, which a late delivery does
-not change. Features, which must not know more than was known, obey both clocks.
-"""
+"""The label of a model: that of its declaration, known up to the end of the data."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from leadml_pipelines.features.labels import LabelError, SqlLabel, label_values
 from leadml_pipelines.learning.spec import ModelSpec, SpecError
 from leadml_pipelines.learning.spine import Engine
-from leadml_pipelines.times import require_utc, require_utc_column
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_QUERY = """
-WITH moments AS (
-    SELECT row_id, entity_id, make_timestamp(as_of) AS as_of, make_timestamp(until) AS until
-    FROM moment_rows
-)
-SELECT row_id, CAST(label AS DOUBLE) AS label FROM ({label}) ORDER BY row_id
-"""
 
 
 def label_rows(
     spec: ModelSpec, spine: pd.DataFrame, engine: Engine, data_end: datetime
 ) -> pd.Series:
-    """The label of each row of a spine.
+    """The label of each row of a spine, as in `features.labels.label_values`.
 
     Args:
         spec: Declares the label and the horizon.
@@ -36,42 +24,11 @@ def label_rows(
         engine: Has the tables that the label reads.
         data_end: Up to when the data tells what happened.
 
-    Returns:
-        float64, with the spine's index; NaN where `as_of` + horizon lies after `data_end`.
-
     Raises:
         SpecError: the label's SQL does not answer with one value for each row.
         NaiveTimeError: a time has no time zone.
     """
-    import numpy as np
-    import pandas as pd
-
-    as_of = require_utc_column(spine["as_of"], "as_of").reset_index(drop=True)
-    until = as_of + pd.Timedelta(spec.horizon)
-    known = (until <= pd.Timestamp(require_utc(data_end, "data_end"))).to_numpy(bool)
-    moments = pd.DataFrame(
-        {
-            "row_id": np.arange(len(spine), dtype=np.int64),
-            "entity_id": spine["entity_id"].astype("str").to_numpy(),
-            "as_of": _micros(as_of),
-            "until": _micros(until),
-        }
-    )[known]
-    values = np.full(len(spine), np.nan)
-    answer = engine.sql(_QUERY.format(label=spec.label), moment_rows=moments)
-    if not np.array_equal(answer["row_id"].to_numpy(np.int64), moments["row_id"].to_numpy()):
-        raise SpecError(
-            f"the label of {spec.name} answered {len(answer)} rows for {len(moments)} moments; "
-            "it must return each row_id exactly once"
-        )
-    values[known] = answer["label"].to_numpy(np.float64, na_value=np.nan)
-    if np.isnan(values[known]).any():
-        raise SpecError(
-            f"the label of {spec.name} is NULL for a moment whose horizon has passed; "
-            "its SQL must give every such row a value"
-        )
-    return pd.Series(values, index=spine.index, name="label")
-
-
-def _micros(times: pd.Series) -> pd.Series:
-    return times.astype("datetime64[us, UTC]").astype("int64")
+    try:
+        return label_values(SqlLabel(spec.name, spec.label, spec.horizon), spine, engine, data_end)
+    except LabelError as error:
+        raise SpecError(str(error)) from error

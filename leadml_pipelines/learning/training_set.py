@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from leadml_pipelines.features.saved_sets import (
+    NoSavedSetError,
+    SavedSet,
+    describe_set,
+    find_set,
+    list_sets,
+    read_rows,
+    save_set,
+)
 from leadml_pipelines.learning.encoding import Column
 from leadml_pipelines.learning.labels import label_rows
 from leadml_pipelines.learning.spec import ModelSpec, SpecError
 from leadml_pipelines.learning.spine import build_spine
-from leadml_pipelines.times import from_micros, to_micros, utc_now
+from leadml_pipelines.times import from_micros, to_micros
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,8 +34,6 @@ KEYS = ("entity_id", "as_of", "created_at", "moment", "label")
 
 Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and what comes next."""
-
-_ROWS, _MANIFEST, _LATEST = "rows.parquet", "manifest.json", "latest"
 
 
 class ExtractLike(Protocol):
@@ -198,68 +200,35 @@ def save_training_set(training_set: TrainingSet, root: Path) -> SavedTrainingSet
 
     Two sets of the same definition and rows are one: the second call changes no file but the mark.
     """
-    folder = root / training_set.name
-    folder.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".saving.", dir=folder))
-    try:
-        training_set.frame.to_parquet(staging / _ROWS, index=False)
-        digest = hashlib.sha256(json.dumps(training_set.definition, sort_keys=True).encode())
-        digest.update(hashlib.sha256((staging / _ROWS).read_bytes()).digest())
-        name = digest.hexdigest()
-        manifest = {
-            "hash": name,
-            "definition": dict(training_set.definition),
-            "counts": dict(training_set.counts),
-            "origin": training_set.origin,
-            "rows_sha256": hashlib.sha256((staging / _ROWS).read_bytes()).hexdigest(),
-            "saved_at": to_micros(utc_now()),
-        }
-        (staging / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        staging.chmod(0o755)
-        final = folder / name[:16]
-        if not final.exists():
-            staging.rename(final)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    mark = folder / f".{_LATEST}.{os.getpid()}"
-    mark.write_text(final.name, encoding="utf-8")
-    mark.replace(folder / _LATEST)
-    return _saved(final)
+    facts = {"counts": dict(training_set.counts), "origin": training_set.origin}
+    return _saved(
+        save_set(root, training_set.name, training_set.frame, training_set.definition, facts)
+    )
 
 
 def list_training_sets(root: Path, name: str) -> list[SavedTrainingSet]:
     """The saved training sets of a model, oldest first."""
-    found = [_saved(path.parent) for path in (root / name).glob(f"[!.]*/{_MANIFEST}")]
-    return sorted(found, key=lambda saved: saved.saved_at)
+    return [_saved(saved) for saved in list_sets(root, name)]
 
 
 def load_training_set(path: Path) -> TrainingSet:
     """Read a saved training set.
 
     Raises:
-        ValueError: the rows are not the ones that were saved.
+        SavedSetError: the rows are not the ones that were saved.
     """
-    import io
-
-    import pandas as pd
-
-    manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-    content = (path / _ROWS).read_bytes()
-    if hashlib.sha256(content).hexdigest() != manifest["rows_sha256"]:
-        raise ValueError(
-            f"{path / _ROWS} was changed after it was saved; build the training set again"
-        )
-    definition = manifest["definition"]
+    saved = describe_set(path)
+    definition = saved.definition
     return TrainingSet(
         name=definition["name"],
-        frame=pd.read_parquet(io.BytesIO(content)),
+        frame=read_rows(path),
         features=tuple(Column(f["name"], f["type"]) for f in definition["features"]),
-        counts=manifest["counts"],
+        counts=saved.facts["counts"],
         definition=definition,
         data_start=from_micros(definition["data_start"]),
         data_end=from_micros(definition["data_end"]),
-        origin=manifest["origin"],
-        hash=manifest["hash"],
+        origin=saved.facts["origin"],
+        hash=saved.hash,
     )
 
 
@@ -267,27 +236,24 @@ def latest_training_set(root: Path, name: str) -> TrainingSet:
     """The training set of a model that was saved last.
 
     Raises:
-        FileNotFoundError: none was saved yet.
+        NoSavedSetError: none was saved yet.
     """
-    mark = root / name / _LATEST
-    if not mark.exists():
-        raise FileNotFoundError(
-            f"there is no training set of {name} under {root}; materialize {name}_training_set"
-        )
-    return load_training_set(mark.parent / mark.read_text(encoding="utf-8"))
+    try:
+        return load_training_set(find_set(root, name).path)
+    except NoSavedSetError as error:
+        raise NoSavedSetError(f"{error}; materialize {name}_training_set") from error
 
 
-def _saved(path: Path) -> SavedTrainingSet:
-    manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-    counts = manifest["counts"]
+def _saved(saved: SavedSet) -> SavedTrainingSet:
+    counts = saved.facts["counts"]
     return SavedTrainingSet(
-        name=manifest["definition"]["name"],
-        hash=manifest["hash"],
-        path=path,
+        name=saved.name,
+        hash=saved.hash,
+        path=saved.path,
         rows=counts["rows"],
         positives=counts["positives"],
         unknown_labels=counts.get("unknown_labels", 0),
-        saved_at=from_micros(manifest["saved_at"]),
+        saved_at=saved.saved_at,
     )
 
 

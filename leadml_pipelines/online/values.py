@@ -192,7 +192,8 @@ def _checked(
     value: Any, kind: FieldType, low: float | None, high: float | None, codes: Mapping[str, float]
 ) -> tuple[float, str]:
     """One value as a number, NaN where missing or held back, and why it was held back."""
-    if value is None:
+    # A float that is no number is missing, of whatever type the feature is, as in a frame.
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return math.nan, ""
     if kind == "category":
         code = codes.get(value) if isinstance(value, str) else None
@@ -200,8 +201,6 @@ def _checked(
     number = _number(kind, value)
     if number is None:
         return math.nan, WRONG_TYPE
-    if number != number:
-        return number, ""
     if (
         number in (math.inf, -math.inf)
         or (low is not None and number < low)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,13 @@ def test_rows_and_frames_give_the_same_numbers_and_hold_the_same_back(
         and np.array_equal(np.signbit(got.values), np.signbit(wanted.values))
     )
     assert got.held_back == wanted.held_back
+
+
+def test_no_number_is_missing_whatever_the_type_of_the_feature() -> None:
+    rows = [(math.nan, -math.nan, math.nan, math.nan, math.nan)]
+    checked = check_rows(schema_for_rows("lead", FEATURES, rows), FEATURES, rows)
+    assert checked.held_back == {}
+    assert checked.values.tobytes() == np.full((1, 5), np.nan).tobytes()
 
 
 def test_a_schema_that_knows_all_words_is_kept_as_it_is() -> None:

@@ -128,7 +128,7 @@ def test_health_names_each_model_and_service(client: httpx.Client, world: World)
     assert churn["trained_at"] == "2026-11-01T00:00:00+00:00"
     schema = world.store.current_schema("lead")
     assert schema is not None
-    assert answer["schemas"] == {"lead": schema.schema_id}
+    assert answer["schemas"] == {"lead": schema.schema_id, "agent": None}
 
 
 def test_predictions_are_counted_by_model(client: httpx.Client, world: World) -> None:
