@@ -50,7 +50,7 @@ def history_asset(entity: str) -> dg.AssetsDefinition:
             settings: SettingsResource,
         ) -> Iterator[dg.MaterializeResult]:
             from leadml_pipelines.features.bulk import bulk_engine
-            from leadml_pipelines.features.history import ends_of_days, write_history
+            from leadml_pipelines.features.daily_history import ends_of_days, write_history
             from leadml_pipelines.sources.extract import latest_extract
 
             def tell(day: datetime, count: int) -> None:

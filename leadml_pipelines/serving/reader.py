@@ -380,7 +380,8 @@ class FeatureReader:
             ttl: dict[int, frozenset[str]] = {}
             for view in views:
                 if view.ttl is not None:
-                    age = view.ttl // _MICROSECOND
+                    # Values exactly as old as the time to live have outlived it, as offline.
+                    age = view.ttl // _MICROSECOND - 1
                     names = frozenset(feature.name for feature in view.features)
                     ttl[age] = ttl.get(age, frozenset()) | names
             freshness = min((view.freshness for view in views), default=FRESHNESS) // _MICROSECOND

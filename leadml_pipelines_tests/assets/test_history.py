@@ -16,7 +16,7 @@ from leadml_pipelines.automation.schedules import every_day_history
 from leadml_pipelines.definitions import defs
 from leadml_pipelines.features.bulk import bulk_engine, entities
 from leadml_pipelines.features.catalogue import catalogue
-from leadml_pipelines.features.history import HistoryError
+from leadml_pipelines.features.daily_history import DailyHistoryError
 from leadml_pipelines.features.snapshots import latest_checked, read_snapshot
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.resources.connections import PostgresResource, SettingsResource
@@ -118,7 +118,7 @@ def test_a_day_that_the_extract_does_not_know_fails_naming_the_way_out(
 ) -> None:
     with (
         dg.DagsterInstance.ephemeral() as instance,
-        pytest.raises(HistoryError, match=r"2025-06-05 ends after.*nightly_features"),
+        pytest.raises(DailyHistoryError, match=r"2025-06-05 ends after.*nightly_features"),
     ):
         materialize(postgres_url, instance, "2025-06-04", "2025-06-05")
     assert latest_checked(postgres_url, "lead") is None

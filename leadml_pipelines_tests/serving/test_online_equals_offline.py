@@ -16,20 +16,22 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.engines import DuckDBEngine
 from leadml_pipelines.online.changed import changed_since
 from leadml_pipelines.online.format import Matrix, Schema
 from leadml_pipelines.online.publish import publish_snapshot
 from leadml_pipelines.online.values import check
-from leadml_pipelines.postgres import arrow_connection
+from leadml_pipelines.postgres import arrow_connection, connect
 from leadml_pipelines.serving.online_features import OnlineFeatures
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import from_micros, utc_now
 from leadml_pipelines_tests.features.world import SCHEMAS, spine
 from leadml_pipelines_tests.online.frames import lead_features
-from leadml_pipelines_tests.serving.offline import VIEWS, event, load_leads
+from leadml_pipelines_tests.serving.offline import event, load_leads
 
 IDS = [f"lead_{i}" for i in range(40)]
+ENTITIES = {"lead": IDS, "agent": ["a", "b", "idle"]}
 
 
 @pytest.fixture
@@ -48,8 +50,8 @@ class Offline:
         self._folder = folder
         self._taken = 0
 
-    def frame(self, moments: dict[str, datetime]) -> pd.DataFrame:
-        """Features of leads, each as of its moment."""
+    def frame(self, moments: dict[str, datetime], entity: str = "lead") -> pd.DataFrame:
+        """Features of entities, each as of its moment."""
         self._taken += 1
         folder = self._folder / str(self._taken)
         folder.mkdir(parents=True)
@@ -73,7 +75,7 @@ class Offline:
                 paths[name] = folder / f"{name}.parquet"
                 pq.write_table(table, paths[name])
         with DuckDBEngine(paths, threads=1) as engine:
-            return engine.compute(VIEWS, spine(*moments.items()))
+            return engine.compute(catalogue().views(entity), spine(*moments.items()))
 
 
 def _decimals(numbers: list[Decimal | None], kind: Any) -> Any:
@@ -88,37 +90,64 @@ def offline(postgres_url: str, tmp_path: Path) -> Offline:
 
 
 def _online_values(
-    online: OnlineFeatures, source: str
+    online: OnlineFeatures, source: str, entity: str
 ) -> tuple[Schema, Matrix, dict[str, datetime]]:
-    """The numbers of all leads in one schema, and the moment of each."""
-    found = online.reader.read("lead", IDS)
+    """The numbers of all leads or agents in one schema, and the moment of each."""
+    found = online.reader.read(entity, ENTITIES[entity])
     assert set(found.sources) == {source}
     widest = max((g.schema for g in found.batch.groups), key=lambda s: sum(map(len, s.codes)))
     words = {field.name: field.vocabulary for field in widest.fields if field.type == "category"}
     as_of = found.batch.as_of().tolist()
-    moments = {i: from_micros(at) for i, at in zip(IDS, as_of, strict=True)}
+    moments = {i: from_micros(at) for i, at in zip(ENTITIES[entity], as_of, strict=True)}
     return widest, found.batch.matrix(widest.names, words), moments
 
 
-def _assert_equal_bits(online: OnlineFeatures, offline: Offline, source: str) -> None:
-    schema, values, moments = _online_values(online, source)
-    checked = check(schema, lead_features(), offline.frame(moments))
+def _assert_equal_bits(
+    online: OnlineFeatures, offline: Offline, source: str, entity: str = "lead"
+) -> None:
+    schema, values, moments = _online_values(online, source, entity)
+    checked = check(schema, catalogue().features(entity), offline.frame(moments, entity))
     assert np.isnan(values).any()
     different = values.view(np.uint64) != checked.values.view(np.uint64)
     different &= ~(np.isnan(values) & np.isnan(checked.values))
     assert [schema.names[at] for at in np.flatnonzero(different.any(axis=0))] == []
 
 
-def test_a_miss_equals_offline(online: OnlineFeatures, offline: Offline) -> None:
-    _assert_equal_bits(online, offline, "computed")
-    _assert_equal_bits(online, offline, "cache")
+@pytest.mark.parametrize("entity", ENTITIES)
+def test_a_miss_equals_offline(online: OnlineFeatures, offline: Offline, entity: str) -> None:
+    _assert_equal_bits(online, offline, "computed", entity)
+    _assert_equal_bits(online, offline, "cache", entity)
 
 
-def test_a_hit_after_publication_equals_offline(online: OnlineFeatures, offline: Offline) -> None:
+@pytest.mark.parametrize("entity", ENTITIES)
+def test_a_hit_after_publication_equals_offline(
+    online: OnlineFeatures, offline: Offline, entity: str
+) -> None:
     as_of = utc_now()
-    frame = offline.frame(dict.fromkeys(IDS, as_of))
-    publish_snapshot(online.store, "lead", lead_features(), frame, as_of)
-    _assert_equal_bits(online, offline, "cache")
+    frame = offline.frame(dict.fromkeys(ENTITIES[entity], as_of), entity)
+    publish_snapshot(online.store, entity, catalogue().features(entity), frame, as_of)
+    _assert_equal_bits(online, offline, "cache", entity)
+
+
+def test_an_event_of_an_agent_is_seen_in_the_agents_next_read(
+    online: OnlineFeatures, offline: Offline
+) -> None:
+    online.get("agent", ENTITIES["agent"])
+    now = utc_now()
+    online.post([event(f"by-{i}", "lead_1", now, agent_id=i) for i in ENTITIES["agent"]])
+    _assert_equal_bits(online, offline, "computed", "agent")
+    (idle,) = online.get("agent", ["idle"], ["worked_event_count_7d"])
+    assert idle.features == {"worked_event_count_7d": 1}
+
+
+def test_an_agent_who_is_not_hired_yet_is_unknown(
+    online: OnlineFeatures, postgres_url: str
+) -> None:
+    with connect(postgres_url) as connection:
+        connection.execute(
+            "UPDATE crm.agents SET hired_at = now() + interval '1 day' WHERE agent_id = 'unborn'"
+        )
+    assert online.get("agent", ["unborn"])[0].status == "unknown"
 
 
 def test_an_update_by_an_event_equals_offline(online: OnlineFeatures, offline: Offline) -> None:

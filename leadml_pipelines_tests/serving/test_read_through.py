@@ -334,6 +334,32 @@ def test_features_whose_time_to_live_has_passed_are_missing_and_computed_anew(
     assert kept.features == {"event_count_total": None, "inbound_count_90d": 8}
 
 
+def test_a_value_exactly_as_old_as_its_time_to_live_is_missing_as_it_is_offline(
+    opened: Opened,
+) -> None:
+    views = _count_view(high=None, ttl=timedelta(minutes=10))
+    # With the clock of the data the present is the snapshot's moment, to the microsecond.
+    alone = opened(
+        views=views,
+        clock="data",
+        postgres_url=SecretStr(f"postgresql://nobody:secret@{NOBODY_LISTENS}/none"),
+    )
+    present = utc_now() - timedelta(hours=1)
+    ages = [timedelta(minutes=10), timedelta(minutes=10, microseconds=-1), timedelta(0)]
+    frame = pd.DataFrame(
+        {
+            "entity_id": ["lead_0", "lead_1", "lead_2"],
+            "as_of": pd.Series([present - age for age in ages], dtype="datetime64[us, UTC]"),
+            "event_count_total": 7,
+            "inbound_count_90d": 8,
+        }
+    )
+    publish_snapshot(alone.store, "lead", views.features("lead"), frame, present)
+    found = alone.get("lead", ["lead_0", "lead_1", "lead_2"], ["event_count_total"])
+    counts = [lead.features["event_count_total"] for lead in found if lead.features]
+    assert counts == [None, 7, 7]
+
+
 @pytest.fixture
 def uncomputable(online_settings: Settings) -> Iterator[None]:
     """A column that views read has another name for as long as the test runs."""

@@ -29,7 +29,7 @@ Progress = Callable[[datetime, int], None]
 """Told each moment that was written, and how many entities it holds."""
 
 
-class HistoryError(UserError, ValueError):
+class DailyHistoryError(UserError, ValueError):
     """Days whose history can't be written; the sentence says why and what to do."""
 
 
@@ -94,7 +94,7 @@ def write_history(
         and not marked as checked.
 
     Raises:
-        HistoryError: a day ends after the extract's present, or would be dropped at once.
+        DailyHistoryError: a day ends after the extract's present, or would be dropped at once.
     """
     _require_known(days, present)
     _require_kept(days, present, keep_days)
@@ -116,7 +116,7 @@ def write_history(
 def _require_known(days: Sequence[datetime], present: datetime) -> None:
     late = [day for day in days if day > present]
     if late:
-        raise HistoryError(
+        raise DailyHistoryError(
             f"the day {_name(late[0])} ends after the newest extract was taken "
             f"({present.isoformat()})"
             + (f", and so do {len(late) - 1} more" if len(late) > 1 else "")
@@ -129,7 +129,7 @@ def _require_kept(days: Sequence[datetime], present: datetime, keep_days: int) -
     first = first_day_kept(present, keep_days)
     early = [day for day in days if day < first]
     if early:
-        raise HistoryError(
+        raise DailyHistoryError(
             f"the day {_name(early[0])} is older than the {keep_days} days of history that are "
             f"kept ({len(early)} of the days asked for are) and would be dropped at once; set "
             f"LEADML_FEATURES_KEEP_DAYS to {(present - early[0]).days} or more, "

@@ -10,13 +10,13 @@ import pytest
 
 from leadml_pipelines.features.bulk import entities
 from leadml_pipelines.features.catalogue import Catalogue, catalogue
-from leadml_pipelines.features.engines import DuckDBEngine
-from leadml_pipelines.features.history import (
+from leadml_pipelines.features.daily_history import (
+    DailyHistoryError,
     DayWritten,
-    HistoryError,
     ends_of_days,
     write_history,
 )
+from leadml_pipelines.features.engines import DuckDBEngine
 from leadml_pipelines.features.snapshots import (
     check_snapshot,
     latest_checked,
@@ -111,7 +111,8 @@ def test_a_day_that_the_extract_does_not_know_is_refused_before_anything_is_writ
     postgres_url: str, bulk: Bulk
 ) -> None:
     days = [MIDNIGHT, MIDNIGHT + timedelta(days=13), MIDNIGHT + timedelta(days=14)]
-    with pytest.raises(HistoryError, match=r"2026-04-24 ends after .* 1 more.*nightly_features"):
+    reason = r"2026-04-24 ends after .* 1 more.*nightly_features"
+    with pytest.raises(DailyHistoryError, match=reason):
         backfill(postgres_url, bulk(World()), days)
     assert latest_checked(postgres_url, "lead") is None
 
@@ -121,7 +122,7 @@ def test_a_day_that_would_be_dropped_at_once_is_refused_with_a_way_out(
 ) -> None:
     engine = bulk(World().lead("a", MIDNIGHT - timedelta(days=60)))
     old = MIDNIGHT - timedelta(days=30)
-    with pytest.raises(HistoryError, match="LEADML_FEATURES_KEEP_DAYS to 42 or more"):
+    with pytest.raises(DailyHistoryError, match="LEADML_FEATURES_KEEP_DAYS to 42 or more"):
         backfill(postgres_url, engine, [old], keep_days=41)
     (written,) = backfill(postgres_url, engine, [old], keep_days=42)
     assert written.report is not None
