@@ -35,9 +35,7 @@ _NAMED = external_settings(Home(Path(tempfile.gettempdir()) / "no-home"))
 """What the environment named at the start: a test may change it before a service is needed."""
 
 _GRAPH_SERVERS = (
-    ["named"]
-    if "graph" in _NAMED
-    else ["embedded", pytest.param("neo4j", marks=pytest.mark.neo4j)]
+    ["named"] if "graph" in _NAMED else ["embedded", pytest.param("neo4j", marks=pytest.mark.neo4j)]
 )
 
 

@@ -6,12 +6,14 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from importlib import metadata
 
 from fastapi import FastAPI
 
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving.errors import add_error_handlers
+from leadml_pipelines.serving.graph_lookup import GraphLookup
 from leadml_pipelines.serving.lookup import SnapshotReader, import_ahead
 from leadml_pipelines.serving.metrics import Metrics, MetricsMiddleware
 from leadml_pipelines.serving.models import ModelShelf, Pointers
@@ -48,16 +50,17 @@ def create_app(settings: Settings) -> FastAPI:
     measured = Metrics()
     snapshots = SnapshotReader(postgres_url)
     reader = FeatureReader(store, snapshots, measured, settings.clock)
-    shelf = ModelShelf(store, _champions(settings, postgres_url), measured, _settle)
+    graph = GraphLookup(settings, postgres_url, measured)
+    shelf = ModelShelf(store, _champions(settings, postgres_url), measured, partial(_settle, graph))
     app = FastAPI(
         title="LeadML",
         description="Features and predictions for insurance lead generation.",
         version=metadata.version("leadml"),
-        lifespan=_lifespan(store, snapshots, shelf),
+        lifespan=_lifespan(store, snapshots, shelf, graph),
         max_body_size=MAX_BODY,
     )
     add_error_handlers(app)
-    add_routes(app, Parts(store, reader, shelf, measured, postgres_url))
+    add_routes(app, Parts(store, reader, shelf, measured, postgres_url, graph))
     # The last one added is asked first.
     app.add_middleware(ApiKeyMiddleware, digests=key_digests(settings))
     app.add_middleware(MetricsMiddleware, metrics=measured)
@@ -65,13 +68,14 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _lifespan(
-    store: OnlineStore, snapshots: SnapshotReader, shelf: ModelShelf
+    store: OnlineStore, snapshots: SnapshotReader, shelf: ModelShelf, graph: GraphLookup
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.get_running_loop().call_later(_AFTER_SOCKET, shelf.start)
         yield
         await asyncio.to_thread(shelf.stop)
+        await asyncio.to_thread(graph.close)
         snapshots.close()
         store.close()
 
@@ -92,11 +96,12 @@ def _champions(settings: Settings, postgres_url: str) -> Callable[[], Pointers]:
     return read
 
 
-def _settle() -> None:
+def _settle(graph: GraphLookup) -> None:
     """Import the rest, and keep what was loaded so far out of every later garbage collection.
 
     A full collection otherwise walks all of it, and a request waits meanwhile.
     """
     import_ahead()
+    graph.open()
     gc.collect()
     gc.freeze()

@@ -19,6 +19,8 @@ from leadml_pipelines.online.format import Rows
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving import contract
 from leadml_pipelines.serving.errors import ApiError, json_response
+from leadml_pipelines.serving.graph_lookup import GraphLookup
+from leadml_pipelines.serving.graph_routes import graph_routes
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.models import ModelShelf, ModelState
 from leadml_pipelines.serving.predict import Predictor
@@ -45,6 +47,7 @@ class Parts:
         shelf: Models.
         metrics: Counters.
         postgres_url: PostgreSQL, for its sign of life.
+        graph: Single entities in the graph.
     """
 
     store: OnlineStore
@@ -52,6 +55,7 @@ class Parts:
     shelf: ModelShelf
     metrics: Metrics
     postgres_url: str
+    graph: GraphLookup
 
 
 # The endpoints are plain functions, which FastAPI runs in threads: redis-py and psycopg without
@@ -61,6 +65,7 @@ class Parts:
 def add_routes(app: FastAPI, parts: Parts) -> None:
     """Give an app all its routes."""
     app.include_router(_feature_routes(parts.reader))
+    app.include_router(graph_routes(parts.graph))
     app.include_router(_model_routes(parts))
     app.include_router(_operation_routes(parts))
 

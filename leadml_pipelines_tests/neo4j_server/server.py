@@ -50,6 +50,7 @@ def neo4j_server(folder: Path) -> Iterator[dict[str, str]]:
         Neo4jUnavailableError: Java, Maven or an artifact is missing.
         RuntimeError: it was there, and did not start.
     """
+    java = _require_java()
     classpath = _classpath()
     folder = folder.resolve()
     # Procedures are looked for in the jars of a folder only, not on the class path.
@@ -61,7 +62,7 @@ def neo4j_server(folder: Path) -> Iterator[dict[str, str]]:
     port, password = _free_port(), secrets.token_urlsafe(16)
     log = folder / "server.log"
     command = [
-        "java",
+        java,
         "-Xmx1g",
         *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED),
         "-cp",
@@ -114,7 +115,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _classpath() -> list[Path]:
     """The jars of the server, from the cache or from Maven."""
-    _require_tools()
     pom = HERE / "pom.xml"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leadml-tests"
     cache.mkdir(parents=True, exist_ok=True)
@@ -158,17 +158,20 @@ def _ask_maven(pom: Path, kept: Path) -> None:
     part.replace(kept)
 
 
-def _require_tools() -> None:
+def _require_java() -> str:
+    """The path of `java`, if everything is there that the server needs."""
+    java = shutil.which("java")
     missing = [tool for tool in ("java", "javac", "mvn") if shutil.which(tool) is None]
-    if missing:
+    if java is None or missing:
         raise Neo4jUnavailableError(
             f"the Neo4j server needs a JDK {_JAVA} and Maven, and there is no "
             f"{' and no '.join(missing)} on the path"
         )
-    said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=True).stderr
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=True).stderr
     version = re.search(r'version "(\d+)', said)
     if version is None or int(version[1]) < _JAVA:
         raise Neo4jUnavailableError(f"the Neo4j server needs Java {_JAVA}, and java is {said!r}")
+    return java
 
 
 def _free_port() -> int:
