@@ -12,6 +12,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ BUDGET_SECONDS = 0.8
 """What one answer may take, with everything."""
 REST_SECONDS = 1.0
 """For how long nothing is asked after a failure: the answer would be the same, only late."""
+WARM_SECONDS = 30.0
+"""What the first plans of the statements may take, in the background after `open`."""
 CONNECTIONS = 16
 """Connections kept at most, which is also how many answers are worked on at once."""
 
@@ -137,10 +140,13 @@ class LiveGraph:
         self._failed: tuple[float, GraphUnavailableError] | None = None
 
     def open(self) -> None:
-        """Import the driver and start, so that the first question need not wait for it."""
+        """Import the driver; connect and let the server plan the statements in the background.
+
+        A server that was just started takes longer for that than the first question may.
+        """
         import neo4j  # noqa: F401
 
-        self._running_loop()
+        asyncio.run_coroutine_threadsafe(self._warm(), self._running_loop())
 
     def surroundings(self, entity_type: str, entity_id: str, limit: int) -> Surroundings | None:
         """Who is around a lead or an agent.
@@ -230,7 +236,28 @@ class LiveGraph:
             )
         return self._driver
 
+    async def _warm(self) -> None:
+        from neo4j.exceptions import DriverError, Neo4jError
+
+        # Whatever is wrong, the first question will meet it and say so.
+        with suppress(DriverError, Neo4jError, TimeoutError):
+            async with (
+                asyncio.timeout(WARM_SECONDS),
+                self._open_driver().session(
+                    database=self._database, default_access_mode="READ"
+                ) as session,
+                await session.begin_transaction(timeout=WARM_SECONDS) as transaction,
+            ):
+                for kind in _SUBJECTS.values():
+                    # Neo4j keeps a plan for each size of the parameters, by powers of ten.
+                    for nobody in ("nobody", "nobody" * 6):
+                        await _Question(transaction, kind, nobody, 50, utc_now()).plan()
+
     async def _close_driver(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         driver, self._driver = self._driver, None
         if driver is not None:
             await driver.close()
@@ -321,6 +348,12 @@ class _Question:
             referred=_some(neighbours, REFERRED, "out"),
             current_agent=_holding(_some(neighbours, ASSIGNED_TO, "out")),
         )
+
+    async def plan(self) -> None:
+        """Run every statement, whatever comes of it."""
+        await self._run(_COUNT[self._kind.entity_type])
+        await self._neighbours()
+        await self._run(_MEMBERS, household=self._entity_id)
 
     async def _run(self, statement: str, **more: Any) -> list[Record]:
         result = await self._transaction.run(statement, self._parameters | more)
