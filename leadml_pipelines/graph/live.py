@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -137,6 +137,7 @@ class LiveGraph:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._driver: AsyncDriver | None = None
+        self._warming: Future[None] | None = None
         self._failed: tuple[float, GraphUnavailableError] | None = None
 
     def open(self) -> None:
@@ -146,7 +147,7 @@ class LiveGraph:
         """
         import neo4j  # noqa: F401
 
-        asyncio.run_coroutine_threadsafe(self._warm(), self._running_loop())
+        self._warm_up(self._running_loop())
 
     def surroundings(self, entity_type: str, entity_id: str, limit: int) -> Surroundings | None:
         """Who is around a lead or an agent.
@@ -174,6 +175,8 @@ class LiveGraph:
             found = future.result(self._budget + 0.1)
         except (TimeoutError, CancelledError) as error:
             future.cancel()
+            # The server drops a plan that it has not finished in time: it would be late for ever.
+            self._warm_up(loop)
             raise self._rest(f"no answer in {self._budget:g} s") from error
         except _driver_errors() as error:
             raise self._rest(str(error)) from error
@@ -220,6 +223,12 @@ class LiveGraph:
                 )
                 self._thread.start()
             return self._loop
+
+    def _warm_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let the server plan the statements in the background, unless it does so already."""
+        with self._lock:
+            if self._warming is None or self._warming.done():
+                self._warming = asyncio.run_coroutine_threadsafe(self._warm(), loop)
 
     def _open_driver(self) -> AsyncDriver:
         """The driver; called in the loop only, so that there is one."""
