@@ -2,7 +2,8 @@
 
 A service that the environment names is used instead of an embedded one. Its Redis database and
 its graph are emptied by the tests, so both must be empty to begin with. A service that can't be
-started is an error of every test that needs it, never a skip.
+started is an error of every test that needs it, never a skip. Only a Neo4j server, which is no part
+of LeadML, is done without where it can't be had: tests of the graph run on both graph servers.
 """
 
 from __future__ import annotations
@@ -26,11 +27,16 @@ from leadml_pipelines.postgres import migrate
 from leadml_pipelines.services.external import external_settings
 from leadml_pipelines.services.home import Home
 from leadml_pipelines.services.stack import ServiceStack
+from leadml_pipelines_tests.neo4j_server.server import Neo4jUnavailableError, neo4j_server
 
 _DELETE_BATCH = 5_000
 
 _NAMED = external_settings(Home(Path(tempfile.gettempdir()) / "no-home"))
 """What the environment named at the start: a test may change it before a service is needed."""
+
+_GRAPH_SERVERS = (
+    ["named"] if "graph" in _NAMED else ["embedded", pytest.param("neo4j", marks=pytest.mark.neo4j)]
+)
 
 
 class SessionServices:
@@ -40,12 +46,32 @@ class SessionServices:
         self._home = home
         self._at_end = at_end
         self._known: dict[str, dict[str, str]] = {}
+        self._no_neo4j: str | None = None
 
     def settings(self, name: str) -> dict[str, str]:
         """The `LEADML_...` variables of the service `postgres`, `redis` or `graph`."""
         if name not in self._known:
             self._known[name] = _NAMED.get(name) or self._start(name)
         return self._known[name]
+
+    def graph_settings(self, server: str) -> dict[str, str]:
+        """The variables of the graph server `embedded` or `neo4j`; of the named one, if there is.
+
+        Skips the test where there is no Neo4j to be had.
+        """
+        if server != "neo4j" or self.is_external("graph"):
+            return self.settings("graph")
+        if self._no_neo4j is not None:
+            pytest.skip(self._no_neo4j)
+        if "neo4j" not in self._known:
+            folder = self._at_end.enter_context(tempfile.TemporaryDirectory(prefix="leadml-neo4j-"))
+            try:
+                started = self._at_end.enter_context(neo4j_server(Path(folder)))
+            except Neo4jUnavailableError as error:
+                self._no_neo4j = str(error)
+                pytest.skip(self._no_neo4j)
+            self._known["neo4j"] = started
+        return self._known["neo4j"]
 
     def is_external(self, name: str) -> bool:
         return name in _NAMED
@@ -120,11 +146,19 @@ def redis_url(_redis_server: str) -> Iterator[str]:
         client.flushdb()
 
 
+@pytest.fixture(scope="session", params=_GRAPH_SERVERS)
+def graph_server(request: pytest.FixtureRequest) -> str:
+    """Which graph server the test runs on: `embedded`, `neo4j`, or `named` by the environment."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
-def _graph_driver(session_services: SessionServices) -> Iterator[tuple[Any, dict[str, str]]]:
+def _graph_driver(
+    session_services: SessionServices, graph_server: str
+) -> Iterator[tuple[Any, dict[str, str]]]:
     from neo4j import GraphDatabase
 
-    settings = session_services.settings("graph")
+    settings = session_services.graph_settings(graph_server)
     auth = (settings["LEADML_NEO4J_USER"], settings["LEADML_NEO4J_PASSWORD"])
     with GraphDatabase.driver(settings["LEADML_NEO4J_URI"], auth=auth) as driver:
         nodes = _count_nodes(driver, settings["LEADML_NEO4J_DATABASE"])

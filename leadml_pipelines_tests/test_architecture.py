@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "features": GROUND | {"sources"},
     "learning": GROUND | {"sources", "features"},
     "online": GROUND | {"features"},
-    "serving": GROUND | {"sources", "features", "learning", "online"},
+    "serving": GROUND | {"sources", "graph", "features", "learning", "online"},
 }
 
 

@@ -1,24 +1,31 @@
 """Bolt: open the graph, write in batches that are repeated when the server asks for it, read.
 
-Only standard Cypher is spoken, with parameters. It runs on Neo4j 5.26 and on ArcadeDB 26.10; these
-are the places where ArcadeDB differs, and what suits both:
+Only standard Cypher is spoken, with parameters. It runs on Neo4j 5.26 and on ArcadeDB 26.10, and so
+do its tests. `docs/neo4j.md` lists all differences that were found; these shaped the code:
 
-* a datetime written with zone UTC comes back without a zone: `to_micros_utc` takes it as UTC;
-* `MATCH ()-[e {since: $t}]->()` finds nothing for a datetime, `WHERE e.since = $t` does;
-* `MATCH (n {key: row.x})` finds nothing where the text starts with a dollar sign, `WHERE` does;
-* one transaction of many thousand rows takes very long and can deadlock: batches stay small;
-* `t.epochMillis` and `t.epochSeconds` are null: times are read as datetimes and counted here.
+* a datetime with zone UTC comes back from ArcadeDB without one: `to_micros_utc` takes it as UTC;
+* Neo4j never finds times with and without a zone equal, nor one instant in two zones: where times
+  are compared in Cypher, the conditions of `graph.moments` are used;
+* `MATCH ()-[e {since: $t}]->()` finds no datetime in ArcadeDB, `WHERE e.since = $t` does;
+* `UNWIND $rows AS row MATCH (n {key: row.x})` finds nothing in ArcadeDB where the text reads like a
+  parameter, as `$rows` does; `WHERE n.key = row.x` does;
+* one transaction of many thousand rows takes a minute in ArcadeDB and can deadlock: batches stay
+  small;
+* ArcadeDB lets a reading session write, Neo4j refuses: `read` is for reading;
+* only Neo4j keeps the time limit of a transaction: `graph.live` keeps its own;
+* the driver ends the process (or shifts the time) when given a datetime with a named zone other
+  than UTC: parameters are brought to UTC before it sees them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from leadml_pipelines.errors import UserError
-from leadml_pipelines.times import to_micros
+from leadml_pipelines.times import require_utc, to_micros
 
 if TYPE_CHECKING:
     from neo4j import Driver, ManagedTransaction, Record
@@ -46,9 +53,10 @@ class Bolt:
         The driver repeats the whole transaction with exponential backoff on `TransientError`
         (a deadlock, a leader change) and on lost connections, so the statement must be idempotent.
         """
+        given = in_utc(parameters)
 
         def work(transaction: ManagedTransaction) -> list[Record]:
-            return list(transaction.run(cypher, parameters))
+            return list(transaction.run(cypher, given))
 
         with self._driver.session(database=self._database) as session:
             return session.execute_write(work)
@@ -67,12 +75,31 @@ class Bolt:
         with self._driver.session(
             database=self._database, fetch_size=FETCH_ROWS, default_access_mode="READ"
         ) as session:
-            yield from session.run(cypher, parameters)
+            yield from session.run(cypher, in_utc(parameters))
 
     def change_schema(self, cypher: str) -> None:
         """Run a statement about constraints or indexes, which shares no transaction with data."""
         with self._driver.session(database=self._database) as session:
             session.run(cypher).consume()
+
+
+def in_utc(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a statement with all their datetimes in UTC, also those in lists and maps.
+
+    Raises:
+        NaiveTimeError: one has no time zone; the message names its parameter.
+    """
+    return {name: _in_utc(value, name) for name, value in parameters.items()}
+
+
+def _in_utc(value: Any, name: str) -> Any:
+    if isinstance(value, datetime):
+        return require_utc(value, name)
+    if isinstance(value, dict):
+        return {key: _in_utc(part, f"{name}.{key}") for key, part in value.items()}
+    if isinstance(value, list):
+        return [_in_utc(part, name) for part in value]
+    return value
 
 
 @contextmanager

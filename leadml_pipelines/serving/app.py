@@ -6,12 +6,14 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from importlib import metadata
 
 from fastapi import FastAPI
 
 from leadml_pipelines.serving.catalogue_routes import trace_ahead
 from leadml_pipelines.serving.errors import add_error_handlers
+from leadml_pipelines.serving.graph_lookup import GraphLookup
 from leadml_pipelines.serving.lookup import import_ahead
 from leadml_pipelines.serving.metrics import Metrics, MetricsMiddleware
 from leadml_pipelines.serving.models import ModelShelf, Pointers
@@ -42,21 +44,29 @@ def create_app(settings: Settings) -> FastAPI:
     postgres_url = settings.require_postgres()
     measured = Metrics()
     online = OnlineFeatures(settings, measured)
+    graph = GraphLookup(settings, postgres_url, measured)
     shelf = ModelShelf(
-        online.store, _champions(settings, postgres_url), measured, lambda: _settle(online)
+        online.store, _champions(settings, postgres_url), measured, partial(_settle, online, graph)
     )
     app = FastAPI(
         title="LeadML",
         description="Features and predictions for insurance lead generation.",
         version=metadata.version("leadml"),
-        lifespan=_lifespan(online, shelf),
+        lifespan=_lifespan(online, shelf, graph),
         max_body_size=MAX_BODY,
     )
     add_error_handlers(app)
     add_routes(
         app,
         Parts(
-            online.store, online.reader, shelf, measured, postgres_url, online.event_door, settings
+            online.store,
+            online.reader,
+            shelf,
+            measured,
+            postgres_url,
+            online.event_door,
+            settings,
+            graph,
         ),
     )
     # The last one added is asked first.
@@ -66,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _lifespan(
-    online: OnlineFeatures, shelf: ModelShelf
+    online: OnlineFeatures, shelf: ModelShelf, graph: GraphLookup
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -74,6 +84,7 @@ def _lifespan(
         online.start()
         yield
         await asyncio.to_thread(shelf.stop)
+        await asyncio.to_thread(graph.close)
         await asyncio.to_thread(online.close)
 
     return lifespan
@@ -93,13 +104,14 @@ def _champions(settings: Settings, postgres_url: str) -> Callable[[], Pointers]:
     return read
 
 
-def _settle(online: OnlineFeatures) -> None:
+def _settle(online: OnlineFeatures, graph: GraphLookup) -> None:
     """Import and compile the rest, and keep it all out of every later garbage collection.
 
     A full collection otherwise walks all of it, and a request waits meanwhile.
     """
     import_ahead()
     online.prepare()
+    graph.open()
     gc.collect()
     gc.freeze()
     trace_ahead()

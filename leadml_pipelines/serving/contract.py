@@ -366,3 +366,61 @@ class HealthResponse(BaseModel):
     services: dict[str, str] = Field(description="redis and postgres: ok, or what is wrong")
     schemas: dict[str, int | None] = Field(description="current schema id by entity type")
     snapshot: dict[str, datetime | None] = Field(description="newest whole snapshot, by type")
+
+
+class GraphNeighbour(BaseModel):
+    """A relationship of the entity, and who is at its other end."""
+
+    entity_type: Literal["lead", "agent", "household", "campaign"]
+    entity_id: str
+    relation: str = Field(description="ASSIGNED_TO, REFERRED, MEMBER_OF or CAME_FROM")
+    direction: Literal["out", "in"] = Field(description="out: it starts at the entity asked for")
+    since: datetime | None = Field(description="since when it holds; null if not known")
+    until: datetime | None = Field(description="until when, exclusive; null if no end is known")
+    holds: bool = Field(description="whether it holds now")
+
+
+class GraphHousehold(BaseModel):
+    """The household of a lead."""
+
+    household_id: str
+    since: datetime | None
+    members: list[str] = Field(description="the other leads in it now, no more than the limit")
+
+
+class GraphMetrics(BaseModel):
+    """What was computed for the newest weekly snapshot of the graph that has the entity."""
+
+    as_of: datetime = Field(description="the moment that the values describe")
+    computed_at: datetime
+    values: dict[str, FeatureValue] = Field(description="every metric there is, by name")
+
+
+class GraphSurroundings(BaseModel):
+    """An entity in the graph."""
+
+    entity_type: Literal["lead", "agent"]
+    entity_id: str
+    as_of: datetime = Field(description="the moment of the answer; only the metrics are older")
+    degree: dict[str, int] = Field(description="relationships that hold now, by relation")
+    relationships: int = Field(description="relationships in all, also those that have ended")
+    neighbours: list[GraphNeighbour] = Field(
+        description="those that hold first, then the newest first; no more than the limit"
+    )
+    household: GraphHousehold | None = Field(description="of a lead that has one now")
+    referrers: list[GraphNeighbour] = Field(description="who referred the lead")
+    referred: list[GraphNeighbour] = Field(description="whom it referred")
+    current_agent: GraphNeighbour | None = Field(description="whom the lead is assigned to now")
+    community: str | None = Field(description="of the metrics: named after its smallest lead")
+    metrics: GraphMetrics | None
+    metrics_missing: Literal["no_snapshot", "postgres_unavailable"] | None = Field(
+        description="why there are no metrics: no snapshot has the entity yet, or PostgreSQL, "
+        "where they are, did not answer"
+    )
+
+
+class GraphResponse(BaseModel):
+    """The surroundings of one entity."""
+
+    success: Literal[True] = True
+    data: GraphSurroundings

@@ -23,6 +23,8 @@ from leadml_pipelines.serving.engineer_routes import engineer_routes
 from leadml_pipelines.serving.errors import ApiError, json_response
 from leadml_pipelines.serving.event_routes import event_routes
 from leadml_pipelines.serving.events import EventDoor
+from leadml_pipelines.serving.graph_lookup import GraphLookup
+from leadml_pipelines.serving.graph_routes import graph_routes
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.models import ModelShelf, ModelState
 from leadml_pipelines.serving.predict import Predictor
@@ -52,6 +54,7 @@ class Parts:
         postgres_url: PostgreSQL, for its sign of life.
         event_door: Where events come in.
         settings: All settings.
+        graph: Single entities in the graph.
     """
 
     store: OnlineStore
@@ -61,6 +64,7 @@ class Parts:
     postgres_url: str
     event_door: EventDoor
     settings: Settings
+    graph: GraphLookup
 
 
 # The endpoints are plain functions, which FastAPI runs in threads: redis-py and psycopg without
@@ -73,6 +77,7 @@ def add_routes(app: FastAPI, parts: Parts) -> None:
     app.include_router(event_routes(parts.event_door))
     app.include_router(catalogue_routes())
     app.include_router(engineer_routes(parts.settings))
+    app.include_router(graph_routes(parts.graph))
     app.include_router(_model_routes(parts))
     app.include_router(_operation_routes(parts))
 
