@@ -78,11 +78,10 @@ def tables(folder: Path, leads: int) -> dict[str, Path]:
 def fill_metrics(postgres_url: str, leads: int) -> None:
     with connect(postgres_url, autocommit=True) as connection:
         connection.execute(
-            "INSERT INTO leadml.graph_metrics (entity_type, entity_id, as_of, computed_at, degree,"
-            " degree_referral, degree_household, pagerank, community, community_size, nodes)"
-            " SELECT 'lead', 'lead_' || n, now() - w * interval '7 days', now(), 1, 1, 1, 0.1,"
-            " 'lead:lead_1', 9, 100 FROM generate_series(0, %s - 1) AS n,"
-            " generate_series(1, %s) AS w",
+            "INSERT INTO leadml.graph_metrics"
+            " SELECT 'lead', 'lead_' || n, now() - w * interval '7 days', now(), 1, 1, 1, 0, 1, 1,"
+            " 0.1, 0.1, 0.1, 0.1, 1, 'lead:lead_1', 9, 0.1, 0.1, 1, 1, 2, 1, 0, NULL, 100"
+            " FROM generate_series(0, %s - 1) AS n, generate_series(1, %s) AS w",
             (leads, WEEKS),
         )
         connection.execute("ANALYZE leadml.graph_metrics")

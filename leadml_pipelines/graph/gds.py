@@ -81,6 +81,7 @@ def measure_graph(
     graph: tuple[str, str, str, str],
     as_of: datetime,
     *,
+    outcomes: pd.DataFrame | None = None,
     seed: int = 7,
     engine: Engine = "auto",
     largest_pull: int = LARGEST_PULL,
@@ -90,6 +91,7 @@ def measure_graph(
     Args:
         graph: URI, user, password, database.
         as_of: The moment, timezone-aware.
+        outcomes: As in `metrics_as_of`; GDS measures nothing that depends on them.
         seed: Seed of everything random.
         engine: `auto`: igraph, or GDS where there is one and the graph is larger than
             `largest_pull`.
@@ -107,7 +109,7 @@ def measure_graph(
         if picks_gds(bolt, engine, largest_pull):
             return gds_metrics_as_of(bolt, as_of, seed=seed)
         data = read_open_graph(bolt)
-    return metrics_as_of(data, as_of, seed=seed)
+    return metrics_as_of(data, as_of, outcomes=outcomes, seed=seed)
 
 
 def picks_gds(bolt: Bolt, engine: Engine = "auto", largest_pull: int = LARGEST_PULL) -> bool:
