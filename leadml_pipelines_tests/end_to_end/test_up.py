@@ -135,7 +135,8 @@ def test_schedules_and_sensors_run_without_anyone_starting_them(up: Up) -> None:
         s["name"]: s["scheduleState"]["status"] for s in answer["schedulesOrError"]["results"]
     }
     sensors = {s["name"]: s["sensorState"]["status"] for s in answer["sensorsOrError"]["results"]}
-    assert schedules == {"every_night_features": "RUNNING", "every_night_training": "RUNNING"}
+    names = ("every_day_history", "every_night_features", "every_night_training")
+    assert schedules == dict.fromkeys(names, "RUNNING")
     assert sensors["checked_snapshot_sensor"] == "RUNNING"
     assert sensors["promoted_model_sensor"] == "RUNNING"
 
@@ -162,7 +163,7 @@ def test_status_lists_what_runs_without_a_password(up: Up) -> None:
 
 
 @pytest.mark.browser
-def test_materialize_all_in_a_browser_runs_green(up: Up) -> None:
+def test_materialize_all_of_the_job_everything_in_a_browser_runs_green(up: Up) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("there is no Chromium on the path; install Debian's package chromium")
@@ -177,6 +178,7 @@ def test_materialize_all_in_a_browser_runs_green(up: Up) -> None:
         page.goto(f"{up.dagster}/asset-groups")
         for group in ("sources", "graph", "features", "training", "models", "online"):
             page.get_by_text(group, exact=True).first.wait_for(timeout=60_000)
+        page.goto(f"{up.dagster}/locations/leadml/jobs/everything")
         page.get_by_role("button", name="Materialize all").click()
         wait_until(lambda: newest()["runId"] != before, "the browser's run is launched", seconds=60)
         run = newest()
