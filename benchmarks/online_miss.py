@@ -56,12 +56,11 @@ def fill(url: str, leads: int) -> list[str]:
             print(f"loading {leads:,} synthetic leads")
             load_synthetic(url, leads, end=utc_now())
             connection.execute(
-                "INSERT INTO leadml.graph_metrics (entity_type, entity_id, as_of, computed_at, "
-                "degree, degree_referral, degree_household, pagerank, community, community_size, "
-                "nodes) "
-                "SELECT 'lead', lead_id, date_trunc('week', now()) - make_interval(weeks => w), "
-                "now(), 2, 1, 1, 0.001, 'c', 3, 5000 FROM crm.leads, generate_series(0, 9) AS w "
-                "ON CONFLICT DO NOTHING"
+                "INSERT INTO leadml.graph_metrics SELECT kind, id, "
+                "date_trunc('week', now()) - make_interval(weeks => w), now(), 2, 1, 1, 0, 1, 1, "
+                "0.001, 0.1, 0.1, 0.1, 1, 'c', 3, 0.1, 0.1, 1, 1, 2, 1, 9, 0.1, 5000 "
+                "FROM (SELECT 'lead' AS kind, lead_id AS id FROM crm.leads UNION ALL "
+                "SELECT 'agent', agent_id FROM crm.agents) AS e, generate_series(0, 9) AS w"
             )
             connection.execute("VACUUM ANALYZE")
         rows = connection.execute("SELECT lead_id FROM crm.leads ORDER BY 1").fetchall()
