@@ -8,6 +8,7 @@ per row of the spine: `entity_id`, `as_of` and the features of the views that we
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -195,8 +196,10 @@ def _table(session: Any, name: str, views: Mapping[str, Mapping[str, str]]) -> A
         columns = columns_of(RELATIONS[name])
     else:
         columns = views[name]
-    # The session keeps the first definition of a name, so it gets one name per definition.
-    alias = f"{name}__{abs(hash(tuple(columns.items()))):x}"
+    # The session keeps the first definition of a name, so it gets one name per definition: the
+    # same in every process, for the names that SQLFrame makes up follow from it.
+    digest = hashlib.blake2s(repr(tuple(columns.items())).encode(), digest_size=8).hexdigest()
+    alias = f"{name}__{digest}"
     session.catalog.add_table(alias, dict(columns))
     return session.table(alias)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 
+from leadml_pipelines.features.entity_types import ENTITY_TYPES
 from leadml_pipelines.features.view import FeatureDefinitionError, FeatureView
 
 GROUP = "leadml.views"
@@ -37,4 +38,10 @@ def _views_of(point: EntryPoint) -> Iterable[FeatureView]:
             f"the entry {point.name} = {point.value} of {GROUP} is a {type(loaded).__name__}; "
             "it must be a FeatureView, or a tuple or list of them"
         )
+    for view in views:
+        if view.entity not in ENTITY_TYPES:
+            raise FeatureDefinitionError(
+                f"the view {view.name} of {point.value} is about {view.entity!r}; there is "
+                f"{', '.join(ENTITY_TYPES)}"
+            )
     return views

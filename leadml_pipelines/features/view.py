@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, Literal, get_args
 
 from leadml_pipelines.errors import UserError
-from leadml_pipelines.features.relations import RELATIONS
+from leadml_pipelines.features.relations import RELATIONS, SOURCE_TABLES
 
 FeatureType = Literal["double", "integer", "boolean", "category"]
 Dimension = Literal["fit", "engagement", "intent", "value", "urgency", "relationship"]
@@ -27,6 +27,25 @@ FRESHNESS = timedelta(hours=26)
 OWNER = "team:data"
 """Who answers for a view unless it says otherwise."""
 
+_RESERVED_FEATURES = frozenset({*KEYS, "created_at", "position"})
+"""Columns that stand beside the features in tables and statements."""
+_OWN_WORDS = ("spine", "online", "snapshots", "view_snapshots", "history")
+"""Names of statements, assets and tables of ours that a view of this name would take."""
+_SQL_WORDS = """
+    all analyse analyze and any array as asc asymmetric authorization between binary both by
+    case cast check collate column constraint create cross current_date current_time
+    current_user default deferrable desc describe distinct do else end except exists false fetch
+    filter for foreign freeze from full function grant group having if ilike in initially inner
+    insert intersect interval into is isnull join lateral leading left like limit localtime
+    minus natural not notnull null of offset on only or order outer over overlaps partition
+    pivot placing primary qualify range references returning right row rows select semi
+    session_user set show similar some struct summarize symmetric table tablesample then time to
+    trailing true union unique unknown unpivot update user using values variadic view when where
+    window with within
+"""
+_RESERVED_VIEWS = frozenset(
+    {"spine", "online", "snapshots", "view_snapshots", "history"} | {*_SQL_WORDS.split()}
+)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _OWNER = re.compile(
     r"team:[A-Za-z0-9][A-Za-z0-9_.-]*|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}"
@@ -82,10 +101,15 @@ class Feature:
 
     def __post_init__(self) -> None:
         """Refuse a declaration that could not be computed, explained or checked."""
-        if not _NAME.fullmatch(self.name) or len(self.name) > 63 or self.name in KEYS:
+        if not _NAME.fullmatch(self.name) or len(self.name) > 63:
             raise FeatureDefinitionError(
                 f"feature name {self.name!r} must be lower-case words joined by _, "
-                "at most 63 characters, and not entity_id or as_of"
+                "at most 63 characters"
+            )
+        if self.name in _RESERVED_FEATURES:
+            raise FeatureDefinitionError(
+                f"a feature can't be named {self.name}: {', '.join(sorted(_RESERVED_FEATURES))} "
+                "stand beside the features; choose another name"
             )
         if not self.description.strip():
             raise FeatureDefinitionError(f"feature {self.name} has no description; say what it is")
@@ -163,10 +187,15 @@ class FeatureView:
 
     def __post_init__(self) -> None:
         """Refuse a view without name, meaning or content."""
-        if not _NAME.fullmatch(self.name) or len(self.name) > 46 or self.name in RELATIONS:
+        if not _NAME.fullmatch(self.name) or len(self.name) > 46:
             raise FeatureDefinitionError(
                 f"view name {self.name!r} must be lower-case words joined by _, at most 46 "
-                "characters, and not the name of a relation"
+                "characters"
+            )
+        if self.name in _RESERVED_VIEWS or self.name in RELATIONS or self.name in SOURCE_TABLES:
+            raise FeatureDefinitionError(
+                f"a view can't be named {self.name}: that is a word of SQL, or the name of a "
+                "relation, a source table or something of LeadML's own; choose another name"
             )
         if not self.description.strip():
             raise FeatureDefinitionError(f"view {self.name} has no description; say what it holds")

@@ -60,7 +60,9 @@ def test_a_view_that_reads_nothing_known_is_refused_with_a_near_match() -> None:
         ({"high": 5, "default": 6}, "feature size has default 6, which is not between 0 and 5"),
         ({"owner": "Anna"}, "feature size has owner 'Anna'; write team:<name> or an e-mail"),
         ({"name": "Size"}, "feature name 'Size'"),
-        ({"name": "as_of"}, "feature name 'as_of'"),
+        ({"name": "as_of"}, "a feature can't be named as_of"),
+        ({"name": "created_at"}, "a feature can't be named created_at"),
+        ({"name": "position"}, "a feature can't be named position"),
     ],
 )
 def test_a_feature_that_is_declared_wrongly_is_refused_by_name(
@@ -79,6 +81,12 @@ def test_a_view_whose_owner_cannot_be_asked_is_refused(owner: str) -> None:
 @pytest.mark.parametrize("owner", ["team:growth-2", "anna.b+leads@mail.example.org"])
 def test_a_team_or_an_address_is_an_owner(owner: str) -> None:
     assert replace(view("a"), owner=owner).owner == owner
+
+
+@pytest.mark.parametrize("name", ["spine", "order", "online", "snapshots", "leads", "known_events"])
+def test_a_view_is_not_named_like_something_else(name: str) -> None:
+    with pytest.raises(FeatureDefinitionError, match=f"a view can't be named {name}"):
+        view(name)
 
 
 def test_unknown_features_are_all_named_with_near_matches() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -165,3 +168,26 @@ def test_a_contract_in_another_schema_is_read_there(postgres_url: str) -> None:
 def test_a_schema_that_is_not_a_plain_name_is_refused(postgres_url: str) -> None:
     with pytest.raises(ValueError, match="must consist of lower-case letters"):
         PostgresEngine(postgres_url, schema='crm"; DROP SCHEMA crm; --')
+
+
+def test_a_statement_is_the_same_text_in_every_process() -> None:
+    code = (
+        "import hashlib, sys; from leadml_pipelines.features.catalogue import catalogue; "
+        "from leadml_pipelines.features.compiler import compile_views; "
+        "views = [v for e in catalogue().entities for v in catalogue().views(e)]; "
+        "[compile_views([v], 'duckdb') for v in views[::int(sys.argv[1])]]; "
+        "print(hashlib.sha256(compile_views(catalogue().views('lead'), 'duckdb').encode())"
+        ".hexdigest())"
+    )
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", code, step],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        ).stdout
+        for seed, step in (("1", "1"), ("2", "-1"))
+    }
+    assert len(texts) == 1

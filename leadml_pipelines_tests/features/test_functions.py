@@ -198,6 +198,29 @@ def test_an_answer_at_the_moment_of_the_touch_answers_nothing(bulk: Bulk) -> Non
     assert bulk(world).compute([view], spine(("a", NOW)))[name].tolist() == [2.0]
 
 
+def test_two_response_times_of_one_view_have_answers_of_their_own(bulk: Bulk) -> None:
+    world = World().lead("a", BORN)
+    touch = NOW - timedelta(hours=20)
+    world.event("a", touch, direction="outbound")
+    world.event("a", touch + timedelta(hours=2), event_type="email_reply")
+    world.event("a", touch + timedelta(hours=10), event_type="call_inbound")
+    view = function_view(
+        "probe",
+        "lead",
+        [
+            ResponseTime(name="reply", window="30d", answer="email_reply"),
+            ResponseTime(name="call", window="30d", answer="call_inbound"),
+        ],
+    )
+    row = bulk(world).compute([view], spine(("a", NOW))).iloc[0]
+    assert (row["reply"], row["call"]) == (2.0, 10.0)
+
+
+def test_how_events_follow_each_other_is_asked_of_leads_alone() -> None:
+    with pytest.raises(FeatureDefinitionError, match="response_time follows the events of one"):
+        function_view("v", "agent", [ResponseTime(window="30d")])
+
+
 def test_a_score_is_read_off_its_parts(tmp_path: Path) -> None:
     counts = function_view("counts", "lead", [Count(window="30d"), Count(window="7d", name="week")])
     score = WeightedScore(
@@ -280,7 +303,14 @@ def test_a_function_survives_the_way_through_json_and_through_its_definition(
         ({"function": "trend", "window": "30d"}, "a trend takes `windows`"),
         ({"function": "diversity", "over": "agent_id"}, "it is channel or event_type"),
         ({"function": "weighted_score", "parts": [{"weight": 9, "feature": "a"}]}, "must make 100"),
+        ({"function": "diversity", "kinds": ["email", "email"]}, "each only once"),
+        ({"function": "diversity", "kinds": ["email", ""]}, "each only once"),
         ({"function": "weighted_score", "parts": [{"wait": 9}]}, "a part of weighted_score"),
+        ({"function": "weighted_score", "parts": 7}, "parts of weighted_score is no list"),
+        (
+            {"function": "weighted_score", "parts": [{"weight": 100, "feature": "a", "worth": 3}]},
+            "weighted_score",
+        ),
         ({"function": "count", "dimension": "luck"}, "dimension 'luck'"),
     ],
 )

@@ -67,6 +67,11 @@ def test_the_example_of_the_docs_adds_a_function_and_a_view(tmp_path: Path) -> N
     ("code", "message"),
     [
         ("VIEWS = 3", "acme = acme_features:VIEWS of leadml.views is a int"),
+        (
+            "from leadml_pipelines.features.functions import *\n"
+            "VIEWS = function_view('v', 'leed', [WeightedScore(parts=(Part(100, 'a'),))])",
+            "the view v of acme_features:VIEWS is about 'leed'; there is lead, agent",
+        ),
         ("import not_there", "acme = acme_features:VIEWS of leadml.views can't be imported"),
     ],
 )

@@ -123,9 +123,8 @@ class Ratio(EventFunction):
     @property
     def derived_description(self) -> str:
         """What is divided by what."""
-        text = (
-            f"{Events.of(self.of).noun.capitalize()} per {Events.of(self.per).noun} {self.lasting}"
-        )
+        noun = Events.of(self.of).noun
+        text = f"{noun[0].upper()}{noun[1:]} per {Events.of(self.per).noun} {self.lasting}"
         if not self.weight:
             return f"{text}, at most 1; missing when there was none of the latter."
         return (

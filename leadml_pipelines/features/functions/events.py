@@ -101,6 +101,8 @@ class EventFunction(FeatureFunction):
 
     how: ClassVar[str] = ""
     """The part of the feature's name that says what is done with the events."""
+    of_one_lead: ClassVar[bool] = False
+    """Whether it looks at how events follow each other, which are one story for a lead alone."""
 
     event_type: Words = ()
     channel: Words = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 from leadml_pipelines.features.functions.base import Column, feature_function
@@ -28,11 +29,23 @@ class ResponseTime(EventFunction):
     """
 
     how = "response_hours"
+    of_one_lead = True
     unit = "hours"
     low = 0
 
     direction: Words = "outbound"
     answer: Events | Words = Events(direction="inbound")
+
+    def __post_init__(self) -> None:
+        """Refuse an answer that is no choice of events."""
+        super().__post_init__()
+        _ = Events.of(self.answer).noun
+
+    @property
+    def _answered(self) -> str:
+        """A column of its own for each kind of answer: two functions may share a view."""
+        digest = hashlib.blake2s(repr(Events.of(self.answer)).encode(), digest_size=4)
+        return f"answered_at_{digest.hexdigest()}"
 
     @property
     def derived_description(self) -> str:
@@ -56,7 +69,7 @@ class ResponseTime(EventFunction):
             F.col("occurred_at").desc(), p.flag(answers).asc()
         )
         before = later_first.rowsBetween(Window.unboundedPreceding, Window.currentRow)
-        return {"answered_at": p.earliest_if(answers, F.col("occurred_at")).over(before)}
+        return {self._answered: p.earliest_if(answers, F.col("occurred_at")).over(before)}
 
     def aggregates(self) -> Mapping[str, Column]:
         """How many touches were answered, and the sum of the milliseconds it took."""
@@ -64,8 +77,8 @@ class ResponseTime(EventFunction):
 
         from leadml_pipelines.features import primitives as p
 
-        answered = self.chosen() & F.col("answered_at").isNotNull()
-        took = p.milliseconds_between(F.col("answered_at"), F.col("occurred_at"))
+        answered = self.chosen() & F.col(self._answered).isNotNull()
+        took = p.milliseconds_between(F.col(self._answered), F.col("occurred_at"))
         return {"n": p.count_if(answered), "sum": p.whole_sum_if(answered, took)}
 
     def value(self, columns: Mapping[str, Column]) -> Column:
@@ -178,8 +191,8 @@ class Diversity(EventFunction):
         super().__post_init__()
         if self.over not in ("channel", "event_type"):
             raise ValueError(f"over is {self.over!r}; it is channel or event_type")
-        if not self.kinds:
-            raise ValueError("kinds is empty; name at least one")
+        if not self.kinds or not all(self.kinds) or len(set(self.kinds)) < len(self.kinds):
+            raise ValueError(f"kinds are {self.kinds!r}; name at least one, and each only once")
 
     @property
     def derived_name(self) -> str:

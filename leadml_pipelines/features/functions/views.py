@@ -84,11 +84,18 @@ def events_relation(entity: str, functions: Iterable[EventFunction]) -> str:
     """The relation that has the events which functions look back to.
 
     Raises:
-        FeatureDefinitionError: there is none.
+        FeatureDefinitionError: there is none, or a function means nothing there.
     """
+    functions = list(functions)
     if entity not in _EVENTS:
         raise FeatureDefinitionError(
             f"there are no events of {entity}; use one of {', '.join(_EVENTS)}"
+        )
+    strangers = [f.function for f in functions if f.of_one_lead and entity != "lead"]
+    if strangers:
+        raise FeatureDefinitionError(
+            f"{strangers[0]} follows the events of one lead, and those of an {entity} are of many; "
+            "use it for leads"
         )
     recent, ever = _EVENTS[entity]
     longest = [function.longest_hours for function in functions]
@@ -115,7 +122,12 @@ def aggregated(events: Any, functions: Sequence[EventFunction], *more: Any) -> A
     """
     rows: dict[str, Any] = {}
     for function in functions:
-        rows |= function.rows()
+        for name, column in function.rows().items():
+            if name in rows and rows[name].expression != column.expression:
+                raise FeatureDefinitionError(
+                    f"two functions add different columns {name} to the events; rename one"
+                )
+            rows[name] = column
     if rows:
         names = [name for name in events.columns if name not in rows]
         events = events.select(*names, *(column.alias(name) for name, column in rows.items()))

@@ -146,16 +146,19 @@ class WeightedScore(FeatureFunction):
         checked = super().check_spec(arguments)
         known = {field.name for field in fields(Part)}
         parts = []
+        if not isinstance(checked["parts"], tuple):
+            raise FunctionSpecError("parts of weighted_score is no list; give a list of objects")
         for part in checked["parts"]:
             if not isinstance(part, Mapping) or set(part) - known:
                 raise FunctionSpecError(
                     f"a part of weighted_score is {part!r}; it is an object with "
                     f"{', '.join(sorted(known))}"
                 )
-            worth = part.get("worth", ())
-            pairs = tuple(worth.items() if isinstance(worth, Mapping) else map(tuple, worth))
+            worth = part.get("worth", {})
+            pairs = worth.items() if isinstance(worth, Mapping) else worth
             try:
-                parts.append(Part(**{**part, "worth": pairs}))
+                listed = tuple((str(word), float(share)) for word, share in pairs)
+                parts.append(Part(**{**part, "worth": listed}))
             except (TypeError, ValueError) as error:
                 raise FunctionSpecError(f"weighted_score: {error}") from error
         return {**checked, "parts": tuple(parts)}

@@ -27,10 +27,10 @@ _WORKLOAD = (
             "Leads that are assigned to the agent now: the load.", "relationship"),
     Feature("capacity_used_share", "double", "ratio", 0, None, None,
             "Load over capacity; above 1 when there are more leads than that.", "relationship"),
-    Feature("assigned_count_30d", "integer", "assignments", 0, None, 0,
-            "Leads assigned to the agent in the last 30 days.", "relationship"),
-    Feature("assigned_count_total", "integer", "assignments", 0, None, 0,
-            "Leads ever assigned to the agent.", "relationship"),
+    Feature("assigned_lead_count_30d", "integer", "leads", 0, None, 0,
+            "Leads assigned to the agent in the last 30 days, each counted once.", "relationship"),
+    Feature("assigned_lead_count_total", "integer", "leads", 0, None, 0,
+            "Leads ever assigned to the agent, each counted once.", "relationship"),
     Feature("assignment_ended_count_30d", "integer", "assignments", 0, None, 0,
             "Assignments of the agent that ended in the last 30 days.", "relationship"),
 )
@@ -43,9 +43,9 @@ _RESULTS = (
             "Annual premium of the policies that the agent sold in the last 90 days.", "value"),
     Feature("sale_premium_mean_90d", "double", "currency per year", 0, 9e11, None,
             "Mean annual premium of a policy sold in the last 90 days.", "value"),
-    Feature("sale_ratio_total", "double", "share", 0, 1, 0.1,
-            "Conversion: policies sold per lead ever assigned, at most 1, smoothed: 0.1 before the "
-            "first, weighing ten leads.", "value"),
+    Feature("conversion_ratio_total", "double", "share", 0, 1, 0.1,
+            "Share of the leads ever assigned to the agent to which it sold, smoothed: 0.1 before "
+            "the first, weighing ten leads.", "value"),
     *(
         Feature(f"sale_{product}_share_total", "double", "share", 0, 1, None,
                 f"Specialty by deeds: share of {product} in all that the agent ever sold.", "fit")
@@ -85,16 +85,24 @@ def agent_workload(read: Mapping[str, Any]) -> Any:
     from leadml_pipelines.features import primitives as p
 
     month = p.hours_before(F.col("as_of"), 24 * 30)
-    started = F.col("assigned_at").isNotNull()
-    assignments = (
+    # A lead may have been the agent's several times: by lead first, so that it counts once.
+    leads = (
+        read["agent_assignments"]
+        .groupBy(*KEYS, "lead_id")
+        .agg(
+            p.count_if(F.col("ended_at").isNull()).alias("running"),
+            p.count_if(F.col("assigned_at") > month).alias("begun"),
+        )
+    )
+    counts = leads.groupBy(*KEYS).agg(
+        p.count_if(F.col("running") > F.lit(0)).alias("open_lead_count"),
+        p.count_if(F.col("begun") > F.lit(0)).alias("assigned_lead_count_30d"),
+        p.count_if(F.col("lead_id").isNotNull()).alias("assigned_lead_count_total"),
+    )
+    ended = (
         read["agent_assignments"]
         .groupBy(*KEYS)
-        .agg(
-            p.count_if(F.col("ended_at").isNull()).alias("open_lead_count"),
-            p.count_if(F.col("assigned_at") > month).alias("assigned_count_30d"),
-            p.count_if(started).alias("assigned_count_total"),
-            p.count_if(F.col("ended_at") > month).alias("assignment_ended_count_30d"),
-        )
+        .agg(p.count_if(F.col("ended_at") > month).alias("assignment_ended_count_30d"))
     )
     profile = read["agent_profile"].select(
         *KEYS,
@@ -104,7 +112,7 @@ def agent_workload(read: Mapping[str, Any]) -> Any:
     )
     load = F.coalesce(p.double(F.col("open_lead_count")), p.number(0))
     return p.extend(
-        p.beside(read["spine"], profile, assignments),
+        p.beside(read["spine"], profile, counts, ended),
         capacity_used_share=p.ratio(load, p.double(F.col("capacity"))),
     )
 
@@ -139,8 +147,15 @@ def agent_results(read: Mapping[str, Any]) -> Any:
             ),
         )
     )
-    assigned = read["agent_workload"].select(*KEYS, "assigned_count_total")
-    frame = p.beside(read["spine"], sales, assigned)
+    buyers = (
+        read["agent_sales"]
+        .groupBy(*KEYS, "lead_id")
+        .agg(p.count_if(F.col("bound_at").isNotNull()).alias("bought"))
+        .groupBy(*KEYS)
+        .agg(p.count_if(F.col("bought") > F.lit(0)).alias("buyers"))
+    )
+    assigned = read["agent_workload"].select(*KEYS, "assigned_lead_count_total")
+    frame = p.beside(read["spine"], sales, buyers, assigned)
     sold = p.double(F.col("sold"))
     other, squares = sold, p.number(0)
     for product in PRODUCTS:
@@ -153,9 +168,9 @@ def agent_results(read: Mapping[str, Any]) -> Any:
         sale_premium_mean_90d=p.ratio(
             F.col("sale_premium_sum_90d"), p.double(F.col("sale_count_90d"))
         ),
-        sale_ratio_total=p.smoothed_share(
-            F.coalesce(sold, p.number(0)),
-            F.coalesce(p.double(F.col("assigned_count_total")), p.number(0)),
+        conversion_ratio_total=p.smoothed_share(
+            F.coalesce(p.double(F.col("buyers")), p.number(0)),
+            F.coalesce(p.double(F.col("assigned_lead_count_total")), p.number(0)),
             prior=0.1,
             weight=10,
         ),

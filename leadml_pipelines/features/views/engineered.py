@@ -1,4 +1,4 @@
-"""Composites of other features: scores from 0 to 100, trends, and ratios.
+"""Composites of other features: scores from 0 to 100, and ratios.
 
 Each score is a weighted mean of parts between 0 and 1, times 100. `quality_score` uses facts of the
 profile alone; it is also the number that the replaced rules of thumb look at.
@@ -81,13 +81,13 @@ SCORES = (
 
 # fmt: off
 _OTHERS = (
-    Feature("inbound_trend_7d_30d", "double", "ratio", 0, 30 / 7, 1.0,
+    Feature("inbound_pace_ratio_7d_30d", "double", "ratio", 0, 30 / 7, 1.0,
             "Pace of the lead's acts in the last 7 days over that of the last 30, smoothed; "
             "1 is steady.", "urgency"),
-    Feature("inbound_trend_30d_90d", "double", "ratio", 0, 3, 1.0,
+    Feature("inbound_pace_ratio_30d_90d", "double", "ratio", 0, 3, 1.0,
             "Pace of the lead's acts in the last 30 days over that of the last 90, smoothed; "
             "1 is steady.", "engagement"),
-    Feature("outbound_trend_7d_30d", "double", "ratio", 0, 30 / 7, 1.0,
+    Feature("outbound_pace_ratio_7d_30d", "double", "ratio", 0, 30 / 7, 1.0,
             "Pace of our attempts in the last 7 days over that of the last 30, smoothed; "
             "1 is steady.", "relationship"),
     Feature("inbound_outbound_ratio_30d", "double", "ratio", 0, None, 1.0,
@@ -112,7 +112,7 @@ FEATURES = (*(score.feature for score in SCORES), *_OTHERS)
 @feature_view(
     name="engineered",
     entity="lead",
-    description="Scores, trends and ratios built on the profile, the lifecycle and engagement.",
+    description="Scores and ratios built on the profile, the lifecycle and engagement.",
     features=FEATURES,
     reads=("profile", "lifecycle", "engagement"),
 )
@@ -127,7 +127,7 @@ def engineered(read: Mapping[str, Any]) -> Any:
     def n(name: str) -> Any:
         return p.double(F.col(name))
 
-    def trend(short: str, long: str, factor: float) -> Any:
+    def pace(short: str, long: str, factor: float) -> Any:
         return (n(short) * p.number(factor) + p.number(1)) / (n(long) + p.number(1))
 
     age = F.col("lead_age_days")
@@ -137,12 +137,14 @@ def engineered(read: Mapping[str, Any]) -> Any:
         F.col("income_band").isNotNull(), p.points(F.col("income_band"), INCOME_LEVEL, 60_000)
     )
     others = {
-        "inbound_trend_7d_30d": p.clamp(
-            trend("inbound_count_7d", "inbound_count_30d", 30 / 7), 0, 30 / 7
+        "inbound_pace_ratio_7d_30d": p.clamp(
+            pace("inbound_count_7d", "inbound_count_30d", 30 / 7), 0, 30 / 7
         ),
-        "inbound_trend_30d_90d": p.clamp(trend("inbound_count_30d", "inbound_count_90d", 3), 0, 3),
-        "outbound_trend_7d_30d": p.clamp(
-            trend("outbound_count_7d", "outbound_count_30d", 30 / 7), 0, 30 / 7
+        "inbound_pace_ratio_30d_90d": p.clamp(
+            pace("inbound_count_30d", "inbound_count_90d", 3), 0, 3
+        ),
+        "outbound_pace_ratio_7d_30d": p.clamp(
+            pace("outbound_count_7d", "outbound_count_30d", 30 / 7), 0, 30 / 7
         ),
         "inbound_outbound_ratio_30d": (n("inbound_count_30d") + p.number(1))
         / (n("outbound_count_30d") + p.number(1)),
