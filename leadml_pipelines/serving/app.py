@@ -11,9 +11,9 @@ from importlib import metadata
 
 from fastapi import FastAPI
 
-from leadml_pipelines.serving.catalogue_routes import trace_ahead
 from leadml_pipelines.serving.errors import add_error_handlers
 from leadml_pipelines.serving.graph_lookup import GraphLookup
+from leadml_pipelines.serving.lineages import trace_ahead
 from leadml_pipelines.serving.lookup import import_ahead
 from leadml_pipelines.serving.metrics import Metrics, MetricsMiddleware
 from leadml_pipelines.serving.models import ModelShelf, Pointers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from leadml_pipelines.features.catalogue import UnknownFeatureError, catalogue
 from leadml_pipelines.features.entries import Entry, entries, entry, record
 from leadml_pipelines.serving import contract
 from leadml_pipelines.serving.errors import ApiError, json_response
+from leadml_pipelines.serving.lineages import lineages
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     HTTPStatus.UNPROCESSABLE_ENTITY.value: {
@@ -43,17 +43,15 @@ def catalogue_routes() -> APIRouter:
         ] = None,
     ) -> Response:
         """Every feature, or those that were asked for, with its lineage."""
-        from leadml_pipelines.features.lineage import lineage_of_all
-
         try:
             found = entries(entity=entity_type, view=view, dimension=dimension)
         except UnknownFeatureError as error:
             raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "unknown_filter", str(error)) from error
-        lineages = lineage_of_all()
+        traced = lineages()
         near: list[str] = []
         if q is not None:
             found, near = _searched(q, found)
-        rows = [record(one, lineages[one.name]) for one in found]
+        rows = [record(one, traced[one.name]) for one in found]
         return json_response({"success": True, "features": rows, "near": near})
 
     @routes.get(
@@ -62,13 +60,13 @@ def catalogue_routes() -> APIRouter:
     def feature(name: str) -> Response:
         """One feature, with its lineage and its definition."""
         from leadml_pipelines.features.definition import definition
-        from leadml_pipelines.features.lineage import expression, lineage_of_all
+        from leadml_pipelines.features.lineage import expression
 
         try:
             found = entry(name)
         except UnknownFeatureError as error:
             raise ApiError(HTTPStatus.NOT_FOUND, "unknown_feature", str(error)) from error
-        traced = lineage_of_all()[name]
+        traced = lineages()[name]
         text = definition(catalogue().view(found.view), name)
         defined = {"place": text.place, "text": text.text, "sql": expression(name)}
         return json_response(
@@ -78,19 +76,8 @@ def catalogue_routes() -> APIRouter:
     return routes
 
 
-def trace_ahead() -> None:
-    """Find out where every feature comes from, in the background: it takes seconds, once.
-
-    A request that comes earlier waits for it in its thread; no other request does.
-    """
-    from leadml_pipelines.features.lineage import lineage_of_all
-
-    threading.Thread(target=lineage_of_all, name="lineage", daemon=True).start()
-
-
 def _searched(text: str, among: list[Entry]) -> tuple[list[Entry], list[str]]:
-    from leadml_pipelines.features.lineage import lineage_of_all
     from leadml_pipelines.features.search import near_names, search
 
-    found = search(text, among, lineage_of_all())
+    found = search(text, among, lineages())
     return found, [] if found else near_names(text, (one.name for one in among))

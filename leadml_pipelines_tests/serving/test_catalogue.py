@@ -9,6 +9,7 @@ import pytest
 
 from leadml_pipelines.features.entries import entries
 from leadml_pipelines.features.lineage import lineage_of_all
+from leadml_pipelines.serving.lineages import lineages
 
 FEATURES = "/api/v1/features"
 
@@ -16,7 +17,11 @@ FEATURES = "/api/v1/features"
 @pytest.fixture(autouse=True, scope="module")
 def traced() -> None:
     """Lineage is known, as it is some seconds after an app's start; on a busy machine, many."""
-    lineage_of_all()
+    lineages()
+
+
+def test_what_another_process_found_out_is_what_this_one_would(traced: None) -> None:
+    assert lineages() == lineage_of_all()
 
 
 def _names(client: httpx.Client, **query: Any) -> list[str]:
