@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -109,9 +110,15 @@ def _settle(online: OnlineFeatures, graph: GraphLookup) -> None:
 
     A full collection otherwise walks all of it, and a request waits meanwhile.
     """
-    import_ahead()
-    online.prepare()
-    graph.open()
+    interval = sys.getswitchinterval()
+    # Compiling is seconds of pure Python: requests of that time get their turn ten times as often.
+    sys.setswitchinterval(interval / 10)
+    try:
+        import_ahead()
+        online.prepare()
+        graph.open()
+    finally:
+        sys.setswitchinterval(interval)
     gc.collect()
     gc.freeze()
     trace_ahead()
