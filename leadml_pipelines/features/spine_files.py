@@ -16,7 +16,8 @@ from leadml_pipelines.times import NaiveTimeError
 if TYPE_CHECKING:
     import pandas as pd
 
-_ZONE = re.compile(r"(?:[zZ]|[+-]\d{2}(?::?\d{2})?)\s*$")
+_ZONE = re.compile(r"[tT\s]\d{2}[\d:.,]*\s*(?:[zZ]|[+-]\d{2}(?::?\d{2})?)\s*$")
+"""A time of day and its zone: the day of a bare date, `-31`, would pass for a zone."""
 
 
 class SpineFileError(UserError, ValueError):
@@ -35,7 +36,7 @@ def read_spine(
 
     Raises:
         SpineFileError: the file is of another kind, broken, or lacks the column of times.
-        NaiveTimeError: a time has no zone.
+        NaiveTimeError: a time has no zone, or a date no time.
     """
     import pandas as pd
 
@@ -69,12 +70,15 @@ def require_new(path: Path, overwrite: bool) -> None:
 
 
 def write_rows(path: Path, frame: pd.DataFrame) -> None:
-    """Write a training set, whole or not at all: times of a CSV are in UTC, with their zone."""
+    """Write a training set, whole or not at all.
+
+    Times with a zone are in UTC in a CSV, with their zone; others stay without one.
+    """
     content = parquet(frame)
     if _kind(path) == ".csv":
         zoned = frame.select_dtypes("datetimetz")
-        utc = frame.assign(**{str(name): zoned[name].dt.tz_convert("UTC") for name in zoned})
-        content = utc.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%S.%f+00:00").encode()
+        texts = {str(name): _utc_texts(zoned[name]) for name in zoned}
+        content = frame.assign(**texts).to_csv(index=False).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     number, staging = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -93,6 +97,10 @@ def _kind(path: Path) -> str:
     return kind
 
 
+def _utc_texts(times: pd.Series) -> pd.Series:
+    return times.dt.tz_convert("UTC").dt.strftime("%Y-%m-%dT%H:%M:%S.%f+00:00")
+
+
 def _times(path: Path, texts: pd.Series, name: str) -> pd.Series:
     import pandas as pd
 
@@ -101,8 +109,8 @@ def _times(path: Path, texts: pd.Series, name: str) -> pd.Series:
     if len(naive):
         # The header is line 1.
         raise NaiveTimeError(
-            f"line {naive.index[0] + 2} of {path}: {name} is {naive.iloc[0]}, which has no time "
-            "zone; give it one, such as +00:00"
+            f"line {naive.index[0] + 2} of {path}: {name} is {naive.iloc[0]}, which is no time with "
+            "a zone; write both, as in 2026-01-31T09:30:00+00:00"
         )
     try:
         return pd.to_datetime(texts, format="ISO8601", utc=True).astype("datetime64[us, UTC]")

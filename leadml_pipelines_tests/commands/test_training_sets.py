@@ -86,7 +86,7 @@ def test_without_a_saved_set_the_list_says_so(tmp_path: Path) -> None:
     ("spine", "more", "sentence"),
     [
         ("entity_id,as_of\n1,2026-01-01T00:00:00\n", (), "line 2 of"),
-        ("entity_id,as_of\n1,yesterday Z\n", (), "as_of holds what is no time"),
+        ("entity_id,as_of\n1,2026-13-01T00:00:00Z\n", (), "as_of holds what is no time"),
         ("entity_id,when\n1,2026-01-01T00:00:00Z\n", (), "has no column as_of; it has entity_id"),
         (CSV, ("--features", "sourse"), "no feature named sourse; did you mean source?"),
         (CSV, ("--label", "lable"), "exactly one column lable, and has none; did you mean label"),
