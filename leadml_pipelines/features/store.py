@@ -46,7 +46,7 @@ from leadml_pipelines.features.stored_values import (
     values_from_snapshots,
 )
 from leadml_pipelines.features.view import Feature, FeatureView
-from leadml_pipelines.times import require_utc, to_micros
+from leadml_pipelines.times import from_micros, require_utc, to_micros
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -214,11 +214,38 @@ class FeatureStore:
         Raises:
             UnknownFeatureError: a feature is unknown.
             SpineError: a column of the spine is missing, can't be used, or is named like a feature;
-                or a row lies after everything that the extract tells.
+                or a row lies after everything that the extract tells; or a chunk has no row.
             NaiveTimeError: a time has no zone.
             RequestDataError: what a request feature is computed from is missing.
             LabelError: the label's SQL does not answer once for each row.
         """
+        return self._build(
+            spine,
+            features,
+            label,
+            source=source,
+            keys=keys,
+            time=time,
+            prefix=prefix,
+            chunk_rows=chunk_rows,
+        )
+
+    def _build(
+        self,
+        spine: Any,
+        features: Sequence[str | RequestFeature],
+        label: str | SqlLabel | None,
+        *,
+        source: Source,
+        keys: Mapping[str, str] | None,
+        time: str,
+        prefix: str,
+        chunk_rows: int | None = None,
+        data_end: datetime | None = None,
+    ) -> TrainingSet:
+        """As `training_set`, with labels up to `data_end`, by default the extract's."""
+        if chunk_rows is not None and chunk_rows < 1:
+            raise SpineError(f"chunk_rows is {chunk_rows}; a chunk has at least one row")
         wanted = self._wanted(features)
         stored = [f for f in wanted if isinstance(f, Feature)]
         names = [prefix + f.name for f in wanted]
@@ -237,7 +264,8 @@ class FeatureStore:
             column_of(spine, label)
         elif label is not None:
             require_free(column_names(frame), [label.name])
-            frame = attach(frame, {label.name: self._labelled(label, spine, whom, moments)})
+            answers = self._labelled(label, spine, whom, moments, data_end)
+            frame = attach(frame, {label.name: answers})
         definition = {
             "features": [f.name for f in wanted],
             "label": self._label_definition(label),
@@ -252,7 +280,8 @@ class FeatureStore:
                 from_events=source == "events",
             ),
         }
-        return TrainingSet(frame, tuple(names), label_column, definition, self._facts(source))
+        facts = self._facts(source, label, data_end)
+        return TrainingSet(frame, tuple(names), label_column, definition, facts)
 
     def entities_between(
         self,
@@ -308,6 +337,9 @@ class FeatureStore:
     def rebuild(self, saved: SavedSet) -> TrainingSet:
         """Build a saved set again from its own spine, and hold it to the same hash.
 
+        A label in SQL is answered for the rows whose horizon had passed when the set was built,
+        however much more is known now.
+
         Raises:
             RebuildError: a definition has changed since, or a value came out differently.
             SavedSetError: it is no set that this store saved.
@@ -324,7 +356,8 @@ class FeatureStore:
             label = SqlLabel(
                 label["name"], label["sql"], timedelta(microseconds=label["horizon_micros"])
             )
-        built = self.training_set(
+        data_end = saved.facts.get("data_end")
+        built = self._build(
             rows[definition["spine"]],
             definition["features"],
             label,
@@ -332,6 +365,7 @@ class FeatureStore:
             keys=definition["keys"],
             time=definition["time"],
             prefix=definition["prefix"],
+            data_end=None if data_end is None else from_micros(data_end),
         )
         frame, again = as_saved(built.frame, built.definition)
         if set_hash(frame, again) != saved.hash:
@@ -466,7 +500,14 @@ class FeatureStore:
         data = spine if is_frame(spine) else to_frame(spine)
         return {f.name: to_arrow(request_values(f, data), f.type) for f in asked}
 
-    def _labelled(self, label: SqlLabel, spine: Any, keys: Mapping[str, str], moments: Any) -> Any:
+    def _labelled(
+        self,
+        label: SqlLabel,
+        spine: Any,
+        keys: Mapping[str, str],
+        moments: Any,
+        data_end: datetime | None,
+    ) -> Any:
         if len(set(keys.values())) != 1:
             raise SpineError(f"the label {label.name} needs features of exactly one entity type")
         engine = self.engine
@@ -474,7 +515,8 @@ class FeatureStore:
             raise SpineError(f"the label {label.name} needs to know the extract, where data ends")
         (key,) = set(keys.values())
         rows = key_rows(spine, key, moments)
-        return to_arrow(label_values(label, rows, engine, self._extract.data_end), "double")
+        end = self._extract.data_end if data_end is None else data_end
+        return to_arrow(label_values(label, rows, engine, end), "double")
 
     def _label_definition(self, label: str | SqlLabel | None) -> Any:
         if not isinstance(label, SqlLabel):
@@ -482,10 +524,14 @@ class FeatureStore:
         micros = label.horizon // timedelta(microseconds=1)
         return {"name": label.name, "sql": " ".join(label.sql.split()), "horizon_micros": micros}
 
-    def _facts(self, source: Source) -> dict[str, Any]:
-        if source == "snapshots" or self._extract is None:
+    def _facts(
+        self, source: Source, label: str | SqlLabel | None, data_end: datetime | None
+    ) -> dict[str, Any]:
+        extract = self._extract
+        told = extract is not None and (source == "events" or isinstance(label, SqlLabel))
+        if extract is None or not told:
             return {"origin": source, "data_end": None}
         return {
-            "origin": self._extract.extract_id,
-            "data_end": to_micros(self._extract.data_end),
+            "origin": extract.extract_id if source == "events" else source,
+            "data_end": to_micros(extract.data_end if data_end is None else data_end),
         }

@@ -170,6 +170,15 @@ def test_35_in_chunks_equals_at_once(store: Any, chunk_rows: int) -> None:
     )
 
 
+@pytest.mark.parametrize("source", ["events", "snapshots"])
+@pytest.mark.parametrize("chunk_rows", [0, -3])
+def test_35_a_chunk_without_a_row_is_refused(store: Any, source: str, chunk_rows: int) -> None:
+    with pytest.raises(SpineError, match=f"chunk_rows is {chunk_rows}; a chunk has at least one"):
+        store(lead()).training_set(
+            spine(("a", NOW)), ["source"], source=source, chunk_rows=chunk_rows
+        )
+
+
 def test_36_an_arrow_spine_gives_arrow_with_the_same_values_as_a_frame(store: Any) -> None:
     opened = store(random_world(6))
     frame = spine(*((f"lead_{k}", NOW) for k in range(5)), (None, NOW)).assign(label=1)
@@ -285,6 +294,37 @@ def test_34_a_set_with_a_label_in_sql_is_built_again_too(store: Any) -> None:
     opened = store(lead().add("policies", lead_id="a", bound_at=NOW - 2 * DAY))
     saved = opened.save("sql", opened.training_set(spine(("a", NOW - 8 * DAY)), ["age"], BOUND))
     assert opened.save("sql", opened.rebuild(saved)).hash == saved.hash
+
+
+@pytest.mark.parametrize("source", ["events", "snapshots"])
+def test_34_a_label_that_was_unknown_stays_so_when_the_data_have_moved_on(
+    store: Any, clean: str, source: str
+) -> None:
+    world = random_world(9)
+    frame = spine(*((row["lead_id"], NOW) for row in world.tables["leads"]))
+    for view in VIEWS:
+        computed = store(world).engine.compute([view], frame)
+        write_view_snapshot(clean, view, computed, NOW)
+    assert check_snapshot(clean, catalogue(), "lead", NOW).sound
+    then = store(world, postgres_url=clean)
+    rows = spine(("lead_1", NOW - 8 * DAY), ("lead_1", NOW - 2 * DAY))
+    built = then.training_set(rows, ["age"], BOUND, source=source)
+    assert np.isnan(built.y).tolist() == [False, True]
+    saved = then.save("moved", built)
+    later = Told("20260421", NOW + 9 * DAY, NOW + 9 * DAY)
+    now = store(world, extract=later, postgres_url=clean)
+    assert now.training_set(rows, ["age"], BOUND, source=source).y.notna().all()
+    again = now.rebuild(saved)
+    assert now.save("moved", again).hash == saved.hash
+    assert again.facts["data_end"] == saved.facts["data_end"] == to_micros(NOW)
+
+
+def test_34_an_outcome_that_came_late_changes_a_label_in_sql_and_is_noticed(store: Any) -> None:
+    first = store(lead())
+    saved = first.save("late", first.training_set(spine(("a", NOW - 8 * DAY)), ["age"], BOUND))
+    late = store(lead().add("policies", lead_id="a", bound_at=NOW - 2 * DAY))
+    with pytest.raises(RebuildError, match=r"came out differently.*: in bound_7d$"):
+        late.rebuild(saved)
 
 
 def test_34_other_data_are_noticed_when_a_set_is_built_again(store: Any) -> None:
