@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from leadml_pipelines.features.compiler import compile_views
 from leadml_pipelines.features.entity_types import entity_type
 from leadml_pipelines.features.frames import features_of
+from leadml_pipelines.features.lineage import lineage_of_view
 from leadml_pipelines.features.served_vectors import ServedVectors
 from leadml_pipelines.features.vector_comparison import Differences, compare
 from leadml_pipelines.features.view import FeatureView
@@ -86,10 +87,10 @@ class Excuses:
         explained: set[tuple[int, str]] = set()
         resting_on: dict[str, set[str]] = {}
         for view in self.views:
-            for needed in self.catalogue.with_dependencies([view]):
-                for table in needed.inputs:
-                    names = resting_on.setdefault(table, set())
-                    names.update(feature.name for feature in view.features)
+            traced = lineage_of_view(view, self.catalogue)
+            for feature in view.features:
+                for column in traced[feature.name].sources:
+                    resting_on.setdefault(column.table, set()).add(feature.name)
         computed = self.engine.sql(
             "SELECT table_name FROM information_schema.columns "
             "WHERE column_name IN ('as_of', 'computed_at') GROUP BY ALL HAVING count(*) = 2"
