@@ -83,14 +83,20 @@ def parse_duration(text: str) -> timedelta:
     """Read a duration such as `90d`, `24h`, `30m` or `2w`.
 
     Raises:
-        ValueError: the text is not a whole number followed by one of s, m, h, d, w.
+        ValueError: the text is not a whole number followed by one of s, m, h, d, w, or the time is
+            longer than any that can be told.
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise ValueError(
             f"{text!r} is not a duration; write a whole number and one of s, m, h, d, w, as in 30d"
         )
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    try:
+        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    except (OverflowError, ValueError) as error:
+        # More digits than Python reads as a number are a ValueError that says something else.
+        longest = timedelta.max.days
+        raise ValueError(f"{text[:20]!r} is too long a duration; {longest}d is the most") from error
 
 
 def duration_text(duration: timedelta) -> str:

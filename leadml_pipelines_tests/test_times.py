@@ -84,6 +84,12 @@ def test_anything_else_is_no_duration(text: str) -> None:
         parse_duration(text)
 
 
+@pytest.mark.parametrize("text", ["9999999999d", "1000000000d", "9" * 400 + "s", "9" * 5000 + "d"])
+def test_a_duration_beyond_all_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is too long a duration; 999999999d is the most"):
+        parse_duration(text)
+
+
 @pytest.mark.parametrize("text", ["1h", "24h", "72h", "7d", "90d", "15m", "45s"])
 def test_a_duration_is_written_so_that_it_reads_back(text: str) -> None:
     assert parse_duration(duration_text(parse_duration(text))) == parse_duration(text)

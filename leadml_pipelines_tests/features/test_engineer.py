@@ -62,6 +62,8 @@ def test_events_may_be_chosen_by_an_object() -> None:
         ({**OPENS, "windw": "1d"}, r"count has no argument windw; did you mean window"),
         ({**OPENS, "window": "2 fortnights"}, "is not a duration"),
         ({**OPENS, "window": 14}, "window is 14; it must be text"),
+        ({**OPENS, "window": "9999999999d"}, "count: '9999999999d' is too long a duration"),
+        ({"function": "trend", "windows": ["9999999999d", "7d"]}, "is too long a duration"),
         ({**OPENS, "event_type": {"a": "b"}}, "event_type is {'a': 'b'}; it must be a text or"),
         ({**OPENS, "event_type": "a\x00b"}, "control characters"),
         ({**OPENS, "event_type": ["x"] * 51}, "51 entries; 50 is the limit"),
