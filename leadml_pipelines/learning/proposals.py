@@ -2,8 +2,9 @@
 
 The candidates are the feature functions over the event types, directions and channels that occur,
 in several windows. They are computed as of the moments of a saved training set, of its training
-part alone (a choice made on the test rows would flatter the next test), and ranked by their mutual
-information with the label. Values are cut into bins first, in which missing is one more, because
+part alone, and made of events that were known by the last of these moments (a choice made on the
+test rows, or on what happened in their time, would flatter the next test). They are ranked by their
+mutual information with the label. Values are cut into bins first, in which missing is one more, because
 that a value is missing often tells the most.
 
 Of functions that differ by their window only the best is proposed, and none that the catalogue has
@@ -76,7 +77,7 @@ class NoBasisError(UserError):
 
 @dataclass(frozen=True)
 class Seen:
-    """The events in the data.
+    """The events in the data, up to a moment.
 
     Attributes:
         types: Event type -> number, the most frequent first.
@@ -167,12 +168,13 @@ def propose(settings: Settings, target: str, limit: int = 10) -> Proposals:
         spec, frame, data_start=training_set.data_start, data_end=training_set.data_end
     )
     rows = frame.iloc[split.train]
+    last = rows["as_of"].max().to_pydatetime()
     if len(rows) > MAX_ROWS:
         rows = rows.sample(MAX_ROWS, random_state=settings.seed).sort_index()
     known = {feature.name for feature in catalogue().features(spec.entity)}
     bounded = settings.model_copy(update={"duckdb_memory_limit": MEMORY, "duckdb_threads": THREADS})
     with bulk_engine(extract, bounded) as engine:
-        functions = candidates(seen_events(engine), known)
+        functions = candidates(seen_events(engine, last), known)
         view = _view(spec.entity, tuple(functions))
         values = engine.compute([view], rows[["entity_id", "as_of"]])
     existing = [column.name for column in training_set.features if column.type != "category"]
@@ -202,11 +204,14 @@ def _view(entity: str, functions: tuple[FeatureFunction, ...]) -> FeatureView:
     return function_view("candidates", entity, functions)
 
 
-def seen_events(engine: DuckDBEngine) -> Seen:
-    """The events of an extract by type, direction and channel."""
+def seen_events(engine: DuckDBEngine, until: datetime) -> Seen:
+    """The events of an extract that were known by a moment, by type, direction and channel."""
     found = engine.sql(
         "SELECT event_type, direction, channel, count(*) AS n FROM lead_events "
-        "WHERE event_type <> '' GROUP BY ALL ORDER BY n DESC, event_type, direction, channel"
+        "WHERE event_type <> '' AND occurred_at <= $until "
+        "AND COALESCE(ingested_at, occurred_at) <= $until "
+        "GROUP BY ALL ORDER BY n DESC, event_type, direction, channel",
+        {"until": until},
     )
     types = found.groupby("event_type", sort=False)["n"].sum().sort_values(ascending=False)
     top = found.drop_duplicates("event_type")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from leadml_pipelines.features.catalogue import catalogue
+from leadml_pipelines.features.duckdb_engine import DuckDBEngine
 from leadml_pipelines.features.functions import Count, FeatureFunction, Recency
 from leadml_pipelines.learning.proposals import (
     NoBasisError,
@@ -17,10 +19,14 @@ from leadml_pipelines.learning.proposals import (
     candidates,
     propose,
     ranked,
+    seen_events,
 )
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.learning.split import train_test
+from leadml_pipelines.postgres import connect
 from leadml_pipelines.settings import Settings
+from leadml_pipelines.sources.extract import extract_sources
+from leadml_pipelines_tests.features.world import MICROSECOND, NOW, World
 from leadml_pipelines_tests.learning.planted import save_planted
 
 SEEN = Seen(
@@ -142,6 +148,33 @@ def test_a_planted_cause_is_proposed_from_the_training_part_of_a_saved_set(
     assert found.rows == len(train_test(SPECS["conversion"], frame, **span).train) < len(frame)
     assert len(found.found) == 3
     assert found.candidates > 50
+
+
+def test_what_happened_after_the_training_part_makes_no_proposal(
+    postgres_url: str, home: Path
+) -> None:
+    settings = Settings(home=home, postgres_url=postgres_url)
+    save_planted(settings)
+    before = propose(settings, "conversion", limit=3)
+    with connect(postgres_url) as connection:
+        for number in range(500):
+            connection.execute(
+                "INSERT INTO crm.lead_events (event_id, lead_id, event_type, channel, direction, "
+                "occurred_at, ingested_at) VALUES (%s, 'lead_0', 'callback', 'phone', 'inbound', "
+                "%s, %s)",
+                # Half of them are told to have happened long before they were known.
+                (f"late{number}", NOW - timedelta(days=number % 2 * 590), NOW),
+            )
+    extract_sources(postgres_url, settings.extracts, clock="data")
+    assert propose(settings, "conversion", limit=3) == before
+
+
+def test_only_events_that_were_known_by_the_moment_are_seen(tmp_path: Path) -> None:
+    world = World().lead("a", NOW - timedelta(days=9)).event("a", NOW, event_type="note")
+    world.event("a", NOW - timedelta(days=1), event_type="page_view", ingested_at=NOW)
+    with DuckDBEngine(world.parquet(tmp_path), threads=1) as engine:
+        assert seen_events(engine, NOW - MICROSECOND) == Seen({}, {}, ())
+        assert seen_events(engine, NOW).types == {"note": 1, "page_view": 1}
 
 
 def test_a_host_without_training_set_says_what_to_do(home: Path) -> None:
