@@ -43,6 +43,7 @@ def online_asset(entity: str, snapshot: dg.AssetsDefinition) -> dg.AssetsDefinit
             checked.frame,
             checked.as_of,
             leave_out=changed,
+            checked_at=checked.checked_at,
         )
         return dg.MaterializeResult(
             metadata=rows(

@@ -6,6 +6,10 @@ therefore never published, two changes between two ticks are one publication, a 
 published like a promotion, and a Redis that lost its data is filled again.
 """
 
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
 import dagster as dg
 
 # Not used here: Dagster evaluates sensors in threads, and two that import psycopg for the first
@@ -22,7 +26,7 @@ from leadml_pipelines.resources.connections import (
     SettingsResource,
     registry,
 )
-from leadml_pipelines.times import utc_now
+from leadml_pipelines.times import from_micros, utc_now
 
 PATIENCE_SECONDS = 60
 """How long a failed publication is left alone before it is tried again."""
@@ -70,14 +74,26 @@ def checked_snapshot_sensor(
         if checked is None:
             seen.append(f"no snapshot of {entity} features has passed its check yet")
             continue
-        online = store.snapshot_as_of(entity)
-        if online is None or online < checked.as_of:
+        online = store.snapshot(entity)
+        if online is None or _published(online) < (checked.as_of, checked.checked_at):
             behind.append(asset.key)
         else:
-            seen.append(f"Redis has the {entity} snapshot of {online.isoformat()}")
+            seen.append(f"Redis has the {entity} snapshot of {online['as_of']}")
     if not behind:
         return dg.SkipReason("; ".join(seen))
     return _request(context, publish_features.name, behind)
+
+
+def _published(pointer: Mapping[str, Any]) -> tuple[datetime, datetime]:
+    """The moment of the snapshot in Redis, and when it was checked: a moment may be written again.
+
+    A pointer that does not tell the second counts as one from before any check.
+    """
+    checked = pointer.get("checked_at")
+    return (
+        from_micros(pointer["as_of_micros"]),
+        from_micros(0) if checked is None else datetime.fromisoformat(checked),
+    )
 
 
 @dg.sensor(

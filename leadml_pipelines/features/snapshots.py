@@ -98,11 +98,15 @@ class SnapshotInfo:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot's values: one row per entity, `entity_id`, `as_of` and every feature."""
+    """A snapshot's values: one row per entity, `entity_id`, `as_of` and every feature.
+
+    `checked_at` tells apart two that were written of one moment.
+    """
 
     snapshot_id: str
     entity: str
     as_of: datetime
+    checked_at: datetime
     frame: pd.DataFrame
 
 
@@ -362,7 +366,9 @@ def read_latest(
         if table.num_rows:
             rows = table.filter(table["entity_id"].is_valid())
             frame = to_pandas(rows, features_of(views))
-            return Snapshot(newest.snapshot_id, entity, newest.as_of, frame)
+            return Snapshot(
+                newest.snapshot_id, entity, newest.as_of, newest.checked_at, frame
+            )
     raise NoSnapshotError.of(entity)
 
 
@@ -422,7 +428,8 @@ class SnapshotQuery:
             }
         )
         frame = to_pandas(table, self.features)
-        return Snapshot(self.info.snapshot_id, self.info.entity, self.info.as_of, frame)
+        info = self.info
+        return Snapshot(info.snapshot_id, info.entity, info.as_of, info.checked_at, frame)
 
 
 def query_of(

@@ -87,6 +87,7 @@ def publish_snapshot(
     progress: Progress | None = None,
     *,
     leave_out: Set[str] = frozenset(),
+    checked_at: datetime | None = None,
 ) -> Published:
     """Put a checked snapshot online; the pointer to it moves last.
 
@@ -101,6 +102,7 @@ def publish_snapshot(
         as_of: The moment that the snapshot describes.
         progress: Told how many entities of how many are done.
         leave_out: Entities that changed since (`changed.changed_since`).
+        checked_at: When it was found whole; the pointer tells it.
 
     Raises:
         ValueError: the frame lacks a feature or its times have no zone.
@@ -123,9 +125,10 @@ def publish_snapshot(
             held_back["as_of", "in the future"] += outcome.future
         if progress is not None:
             progress(min(first + CHUNK, len(frame)), len(frame))
-    moved = store.point_to_snapshot(
-        schema, moment, {"entities": written + kept_newer, "published_at": utc_now().isoformat()}
-    )
+    details = {"entities": written + kept_newer, "published_at": utc_now().isoformat()}
+    if checked_at is not None:
+        details["checked_at"] = require_utc(checked_at, "checked_at").isoformat()
+    moved = store.point_to_snapshot(schema, moment, details)
     return Published(
         written=written,
         kept_newer=kept_newer,

@@ -12,8 +12,11 @@ import pandas as pd
 import pytest
 import redis
 
+from leadml_pipelines.assets.online import online_assets
 from leadml_pipelines.automation.sensors import checked_snapshot_sensor, promoted_model_sensor
 from leadml_pipelines.features.catalogue import catalogue
+from leadml_pipelines.features.duckdb_engine import DuckDBEngine
+from leadml_pipelines.features.snapshots import check_snapshot, write_snapshot
 from leadml_pipelines.learning.registry import Registry
 from leadml_pipelines.learning.train import TrainedModel, train
 from leadml_pipelines.online.publish import publish_model
@@ -25,6 +28,7 @@ from leadml_pipelines.resources.connections import (
     RedisResource,
     SettingsResource,
 )
+from leadml_pipelines_tests.features.world import NOW, World, spine
 from leadml_pipelines_tests.learning.frames import spec_for, toy_set
 
 AS_OF = datetime(2026, 3, 1, tzinfo=UTC)
@@ -80,7 +84,7 @@ def publish(store: OnlineStore, as_of: datetime) -> None:
         "lead", features, pd.DataFrame({f.name: pd.Series(dtype="object") for f in features}), None
     )
     store.put_schema(schema)
-    store.point_to_snapshot(schema, as_of, {})
+    store.point_to_snapshot(schema, as_of, {"checked_at": as_of.isoformat()})
 
 
 def test_an_unchecked_snapshot_is_not_published(postgres_url: str, redis_url: str) -> None:
@@ -115,6 +119,29 @@ def test_a_newer_checked_snapshot_replaces_the_one_in_redis(
     publish(store, AS_OF)
     add_snapshot(postgres_url, AS_OF + timedelta(days=1), checked=True)
     assert tick(checked_snapshot_sensor, postgres_url, redis_url)[0] == 1
+
+
+def test_a_snapshot_that_was_written_again_for_the_same_moment_is_published_again(
+    postgres_url: str, redis_url: str, store: OnlineStore, tmp_path: Path
+) -> None:
+    """As with a clock that follows the data, when a late row changed what is known of a moment."""
+    views = catalogue().views("lead")
+    resources = {
+        "postgres": PostgresResource(url=postgres_url),
+        "redis": RedisResource(url=redis_url),
+    }
+    for attempt in ("first", "second"):
+        world = World().lead("a", NOW, state=attempt)
+        with DuckDBEngine(world.parquet(tmp_path / attempt), threads=1) as engine:
+            write_snapshot(postgres_url, views, engine.compute(views, spine(("a", NOW))), NOW)
+        assert check_snapshot(postgres_url, catalogue(), "lead", NOW).sound
+        assert tick(checked_snapshot_sensor, postgres_url, redis_url)[0] == 1
+        dg.materialize([online_assets[0]], resources=resources)
+        requested, why = tick(checked_snapshot_sensor, postgres_url, redis_url)
+        assert (requested, "Redis has the lead snapshot" in str(why)) == (0, True)
+        (row,) = store.read_batch("lead", ["a"]).python_rows()
+        assert row is not None
+        assert row["state"] == attempt
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
