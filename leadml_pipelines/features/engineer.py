@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -37,7 +37,9 @@ GREATEST = 1e12
 TIME_LIMIT = timedelta(seconds=5)
 """How long PostgreSQL may work on one statement, for ten entities, before it is stopped."""
 
-_CLASS = re.compile(r"\b[A-Z][A-Za-z]*(?=\()")
+_FUNCTIONS = function_view.__module__.rpartition(".")[0]
+"""Where whatever `function_view` and the built-in functions need is imported from."""
+
 _WORD = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{0,200}")
 """Text that can stand in a statement: no control characters, no half characters."""
 
@@ -60,9 +62,8 @@ class AdHoc:
     def text(self) -> str:
         """Python text that makes the view, to paste into a module of views."""
         lines = "".join(f"        {function.definition()},\n" for function in self.functions)
-        names = sorted({"function_view", *_CLASS.findall(lines)})
         return (
-            f"from leadml_pipelines.features.functions import {', '.join(names)}\n\n"
+            f"{_imports(self.functions)}\n"
             f'my_view = function_view(\n    "my_view",\n    "{self.view.entity}",\n    [\n'
             f"{lines}    ],\n"
             '    description="Say what they have in common.",\n)\n'
@@ -178,6 +179,28 @@ def unknown_entities(
     with connect(url, autocommit=True) as connection:
         known = {row[0] for row in connection.execute(query, (list(entity_ids),))}
     return [one for one in dict.fromkeys(entity_ids) if one not in known]
+
+
+def _imports(functions: Sequence[FeatureFunction]) -> str:
+    """The lines that import what the definitions of functions name, a module each."""
+    names: dict[str, set[str]] = {_FUNCTIONS: {"function_view"}}
+    for cls in _classes(functions):
+        built_in = cls.__module__.startswith(f"{_FUNCTIONS}.")
+        names.setdefault(_FUNCTIONS if built_in else cls.__module__, set()).add(cls.__name__)
+    return "".join(
+        f"from {module} import {', '.join(sorted(names[module]))}\n" for module in sorted(names)
+    )
+
+
+def _classes(value: Any) -> Iterator[type]:
+    """The dataclasses that the text of a value makes, such as parts within a score."""
+    if isinstance(value, tuple | list):
+        for part in value:
+            yield from _classes(part)
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield type(value)
+        for field in fields(value):
+            yield from _classes(getattr(value, field.name))
 
 
 def _with_views(function: FeatureFunction) -> FeatureFunction:

@@ -54,6 +54,13 @@ def test_events_may_be_chosen_by_an_object() -> None:
     assert scope["my_view"].features == made.view.features
 
 
+def test_words_in_a_description_are_not_taken_for_classes() -> None:
+    made = ad_hoc([{**OPENS, "description": "As Total(x) and Opened() are."}], "lead")
+    assert made.text.startswith(
+        "from leadml_pipelines.features.functions import Count, function_view\n\nmy_view = "
+    )
+
+
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [

@@ -32,6 +32,20 @@ with DuckDBEngine(world.parquet(Path(sys.argv[1]))) as engine:
 print(view.owner, FUNCTIONS["burst"].__module__, *row.iloc[2:].tolist())
 """
 
+PASTE = """
+import acme_features
+from leadml_pipelines.features.engineer import ad_hoc
+
+specs = [
+    {"function": "burst", "direction": "inbound", "window": "30d"},
+    {"function": "ratio", "of": {"direction": "inbound"}, "per": "email_sent", "window": "30d"},
+]
+made = ad_hoc(specs, "lead")
+scope = {}
+exec(made.text, scope)
+print(scope["my_view"].features == made.view.features, made.text)
+"""
+
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
@@ -61,6 +75,16 @@ def test_the_example_of_the_docs_adds_a_function_and_a_view(tmp_path: Path) -> N
     done = run(tmp_path, COMPUTE, str(tmp_path / "world"))
     assert done.stderr == ""
     assert done.stdout.split() == ["team:portal", "acme_features", "3", "0.5", "0.25"]
+
+
+def test_the_text_of_a_view_made_of_such_a_function_can_be_pasted(tmp_path: Path) -> None:
+    (code,) = blocks("python")
+    install(tmp_path, code, "")
+    done = run(tmp_path, PASTE)
+    assert done.stderr == ""
+    same, *text = done.stdout.split(maxsplit=1)
+    assert same == "True"
+    assert text[0].startswith("from acme_features import Burst\nfrom leadml_pipelines.features.fun")
 
 
 @pytest.mark.parametrize(
