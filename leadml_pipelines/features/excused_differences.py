@@ -32,6 +32,8 @@ EXPLAINED = 50
 """Vectors for which rows in flight are looked for; more than that are no accident."""
 _TIMES = 3
 """Distinct times in flight up to which every combination is tried."""
+_TRIES = 12
+"""Combinations that are tried of more times than that: each costs a computation of all features."""
 
 
 @dataclass
@@ -107,26 +109,24 @@ class Excuses:
         return explained
 
     def _rows_in_flight(self, places: Sequence[int]) -> dict[int, dict[str, pd.DataFrame]]:
-        """Vector -> table -> keys and times of the rows that may have been in flight."""
+        """Vector -> table -> keys and times of its own rows that may have been in flight."""
         entity = self.served.document["entity_type"]
         vectors = self.spine[self.spine["n"].isin(places[:EXPLAINED])]
+        needed = self.catalogue.with_dependencies(self.views)
         found: dict[int, dict[str, pd.DataFrame]] = {}
-        for table in TABLES.values():
-            clock = _known_since(table)
-            owners = [c for c in (*table.leads, "lead_id") if c in table.names]
-            mine = " OR ".join(f"t.{column} = v.entity_id" for column in dict.fromkeys(owners))
-            if table.name == entity_type(entity).table or (entity == "lead" and not owners):
+        for name in dict.fromkeys(name for view in needed for name in view.inputs):
+            owned = _owned(entity, TABLES[name]) if name in TABLES else ""
+            if not owned:
                 continue
             rows = self.engine.sql(
-                f"SELECT v.n, {', '.join(f't.{key}' for key in table.key)}, "  # noqa: S608
-                f"t.{clock} AS known_since FROM vectors AS v JOIN {table.name} AS t "
-                f"ON t.{clock} > v.as_of - to_microseconds($before) AND t.{clock} <= v.as_of"
-                + (f" AND ({mine})" if entity == "lead" else ""),
+                f"SELECT v.n, t.* EXCLUDE (owner) FROM vectors AS v JOIN ({owned}) AS t "  # noqa: S608
+                "ON t.owner = v.entity_id AND t.known_since <= v.as_of "
+                "AND t.known_since > v.as_of - to_microseconds($before)",
                 {"before": IN_FLIGHT // timedelta(microseconds=1)},
                 vectors=vectors,
             )
             for n in rows["n"].unique().tolist():
-                found.setdefault(n, {})[table.name] = rows[rows["n"] == n].drop(columns="n")
+                found.setdefault(n, {})[name] = rows[rows["n"] == n].drop(columns="n")
         return found
 
     def _equal_without(self, n: int, rows: Mapping[str, pd.DataFrame], excused: set[str]) -> bool:
@@ -163,17 +163,48 @@ class Excuses:
         )
 
 
+def _owned(entity: str, table: Table) -> str:
+    """A SELECT of a table's rows with whose they are: owner, key, and since when they are known.
+
+    Empty where the table has no rows that belong to one, and for the table of the entities
+    themselves: a vector is there, so its entity was.
+
+    Args:
+        entity: Entity type of the owners. A row that names no agent belongs to those who were ever
+            assigned to its lead.
+        table: A source table.
+    """
+    kind = entity_type(entity)
+    if table.name == kind.table:
+        return ""
+    keys = "".join(f", t.{key}" for key in table.key)
+    rest = f"{keys}, t.{_known_since(table)} AS known_since FROM {table.name} AS t"
+    owners = [kind.key] if kind.key in table.names else []
+    if entity == "lead":
+        owners = [*dict.fromkeys((*owners, *table.leads))]
+    if entity == "agent" and not owners and "lead_id" in table.names:
+        return (
+            f"SELECT a.agent_id AS owner{rest} JOIN (SELECT DISTINCT agent_id, lead_id "  # noqa: S608
+            "FROM assignments) AS a ON a.lead_id = t.lead_id"
+        )
+    return " UNION ALL ".join(f"SELECT t.{owner} AS owner{rest}" for owner in owners)  # noqa: S608
+
+
 def _known_since(table: Table) -> str:
     """The column that tells when a row became known, or when it happened for want of that."""
     return (table.receipt or table.happened or table.times)[0]
 
 
 def _combinations(times: Sequence[datetime]) -> Iterator[tuple[datetime, ...]]:
-    """Which of some times to leave out: all combinations of a few; of many all, the last, each."""
+    """Which of some times to leave out, the likely ones of many first.
+
+    All combinations of a few; of many all of them, then from the end on each time with those after
+    it, and alone.
+    """
     if len(times) <= _TIMES:
         for size in range(len(times), 0, -1):
             yield from itertools.combinations(times, size)
         return
-    for first in range(len(times)):
-        yield tuple(times[first:])
-    yield from ((time,) for time in times[:-1])
+    ends = range(len(times) - 1, 0, -1)
+    likely = (tried for i in ends for tried in dict.fromkeys((tuple(times[i:]), (times[i],))))
+    yield from itertools.islice(itertools.chain([tuple(times)], likely, [(times[0],)]), _TRIES)

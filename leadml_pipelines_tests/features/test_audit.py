@@ -56,15 +56,16 @@ def serve(
     computed_at: datetime | None = None,
     alter: Alter | None = None,
     definitions: Catalogue = LEAD,
+    entity: str = "lead",
 ) -> None:
     """Compute vectors in PostgreSQL, as a miss does, and log them as served.
 
     `alter` is given the numbers of the first vector and the place of each feature.
     """
-    features = definitions.features("lead")
+    features = definitions.features(entity)
     with PostgresEngine(url, catalogue=definitions) as engine:
-        frame = engine.compute(definitions.views("lead"), ids, as_of)
-    schema = schema_for("lead", features, frame)
+        frame = engine.compute(definitions.views(entity), ids, as_of)
+    schema = schema_for(entity, features, frame)
     packed = pack(schema, features, frame, as_of, as_of if computed_at is None else computed_at)
     records = np.frombuffer(b"".join(packed.payloads), schema.dtype)
     values = records["values"].copy()
@@ -210,6 +211,87 @@ def test_an_event_that_was_in_flight_is_told_apart_from_skew(
     assert report.skewed == 0
     assert {m.entity_id for m in report.in_flight} == {"a"}
     assert "inbound_count_1d" in {m.feature for m in report.in_flight}
+
+
+def test_of_many_rows_that_were_in_flight_not_every_combination_is_tried(
+    postgres_url: str, bulk: Bulk
+) -> None:
+    """All of them, and a few from the end: one in the midst of those that were seen is skew."""
+    seen = world_of("a", "b")
+    times = [NOW - i * SECOND / 20 for i in range(30)]
+    for time in (*times[:20], *times[21:]):
+        seen.event("a", NOW - timedelta(days=1), ingested_at=time)
+    seen.load(postgres_url)
+    serve(postgres_url, ["a", "b"], NOW)
+    seen.event("a", NOW - timedelta(minutes=1), ingested_at=times[20])
+    for time in times:
+        seen.event("b", NOW - timedelta(minutes=1), ingested_at=time)
+    report = audited(postgres_url, bulk(seen))
+    assert {m.entity_id for m in report.mismatches} == {"a"}
+    assert {m.entity_id for m in report.in_flight} == {"b"}
+
+
+def world_of_agents(*ids: str) -> World:
+    """Agents with a lead of the same name each, on which they acted, and to whom they sold."""
+    world = world_of(*ids)
+    for name in ids:
+        world.add("agents", agent_id=name)
+        world.add("assignments", lead_id=name, agent_id=name, assigned_at=BORN)
+        world.event(name, NOW - timedelta(days=2), direction="outbound", agent_id=name)
+        world.add("policies", lead_id=name, bound_at=NOW - timedelta(days=3))
+    return world
+
+
+def test_what_postgresql_computed_for_agents_is_what_duckdb_computes(
+    postgres_url: str, bulk: Bulk
+) -> None:
+    world = random_world(11)
+    world.load(postgres_url)
+    ids = [row["agent_id"] for row in world.tables["agents"]]
+    for moment in (NOW - timedelta(days=9, microseconds=1), NOW):
+        serve(postgres_url, ids, moment, entity="agent")
+    report = audited(postgres_url, bulk(world.normalized(postgres_url)))
+    assert report.mismatches == report.in_flight == report.later_metrics == ()
+    assert report.audited + report.gone == len(ids) * 2
+    assert report.audited > report.gone
+
+
+def test_a_value_of_an_agent_that_was_altered_on_its_way_is_found(
+    postgres_url: str, bulk: Bulk
+) -> None:
+    world = world_of_agents("a", "b")
+    world.load(postgres_url)
+
+    def alter(vector: np.ndarray[Any, Any], places: Mapping[str, int]) -> None:
+        vector[places["open_lead_count"]] += 1
+
+    serve(postgres_url, ["b", "a"], NOW, alter=alter, entity="agent")
+    (found,) = audited(postgres_url, bulk(world)).mismatches
+    assert (found.entity_type, found.entity_id, found.feature) == ("agent", "b", "open_lead_count")
+
+
+@pytest.mark.parametrize("table", ["lead_events", "assignments", "policies"])
+def test_a_row_of_an_agent_that_was_in_flight_is_found_among_those_of_others(
+    postgres_url: str, bulk: Bulk, table: str
+) -> None:
+    """However many rows of others, and of tables that agents have no part in, came in then."""
+    world = world_of_agents("a", "b").lead("new", BORN)
+    ago = [NOW - i * SECOND / 20 for i in range(30)]
+    for time in ago[:15] + ago[16:]:
+        world.event("b", time, direction="outbound", agent_id="b")
+        world.add("closures", lead_id="a", closed_at=time)
+    world.event("a", ago[4], direction="outbound", agent_id="a")
+    world.load(postgres_url)
+    serve(postgres_url, ["a", "b"], NOW, entity="agent")
+    if table == "lead_events":
+        world.event("a", ago[15], direction="outbound", agent_id="a")
+    elif table == "assignments":
+        world.add(table, lead_id="new", agent_id="a", assigned_at=ago[15])
+    else:
+        world.add(table, lead_id="a", bound_at=ago[15])
+    report = audited(postgres_url, bulk(world))
+    assert report.mismatches == ()
+    assert {(m.entity_type, m.entity_id) for m in report.in_flight} == {("agent", "a")}
 
 
 def test_a_policy_that_was_in_flight_is_told_apart_too(postgres_url: str, bulk: Bulk) -> None:
