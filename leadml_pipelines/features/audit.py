@@ -9,8 +9,8 @@ are proven to be none:
 * **In flight**: a row bears a time (`ingested_at`) at or before the vector's moment, but its
   transaction had not been committed when the vector was computed: nobody could have seen it. The
   extract sees it. Such a row became known in the last seconds before the moment, so the vector is
-  computed again without rows of these seconds; if it then equals what was served, in every
-  feature, that was it.
+  computed again without the entity's rows of these seconds, in a bounded number of
+  combinations; if it then equals what was served, in every feature, that was it.
 * **Later metrics**: graph metrics are computed some time after the moment that they are as of. A
   vector that was computed before them could not have them; the extract has them. This explains
   only features built on metrics whose `computed_at` is later than the vector's.

@@ -16,7 +16,7 @@ from leadml_pipelines.features.snapshot_checks import (
     prune,
 )
 from leadml_pipelines.features.snapshot_tables import day_of
-from leadml_pipelines.features.snapshots import write_snapshot
+from leadml_pipelines.features.snapshots import remove_snapshot, write_snapshot
 from leadml_pipelines.times import require_utc
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class DayWritten:
 
     Attributes:
         as_of: The end of the day: the next midnight, UTC.
-        report: What the check found; None when nobody existed yet and nothing was written.
+        report: What the check found; None when nobody existed yet: nothing is kept of such a day.
     """
 
     as_of: datetime
@@ -77,7 +77,8 @@ def write_history(
     """Write and check a snapshot as of the end of each day, for the entities that existed then.
 
     One day is in memory at a time. A day that was written before is replaced, with the same values
-    unless more became known of it since. At the end the policy drops what is too old.
+    unless more became known of it since, and removed if nobody existed then after all. At the end
+    the policy drops what is too old.
 
     Args:
         url: `postgresql://...`.
@@ -106,6 +107,8 @@ def write_history(
         if len(spine):
             write_snapshot(url, views, engine.compute(views, spine), day)
             report = check_snapshot(url, catalogue, entity, day, expected=len(spine))
+        else:
+            remove_snapshot(url, views, day)
         written.append(DayWritten(day, report))
         if progress is not None:
             progress(day, len(spine))

@@ -18,6 +18,7 @@ from leadml_pipelines.features.frames import (
     to_pandas,
 )
 from leadml_pipelines.features.relations import RELATIONS, SOURCE_TABLES
+from leadml_pipelines.features.sql_text import literal, quoted
 from leadml_pipelines.features.view import FeatureView
 
 if TYPE_CHECKING:
@@ -108,7 +109,6 @@ class DuckDBEngine:
         self._connection.close()
 
     def _expose(self, name: str, path: Path | None) -> None:
-        quoted = _quoted(name)
         if path is None or not path.exists():
             if name not in _LATE_TABLES:
                 raise MissingTableError(
@@ -118,16 +118,16 @@ class DuckDBEngine:
                 )
             self._missing[name] = path
             return
-        scan = f"read_parquet({_literal(str(path))})"
+        scan = f"read_parquet({literal(str(path))})"
         described = self._connection.execute(f"DESCRIBE FROM {scan}").fetchall()
         columns = ", ".join(
             # The session is in UTC, so the cast keeps the instant.
-            f"CAST({_quoted(column)} AS TIMESTAMP) AS {_quoted(column)}"
+            f"CAST({quoted(column)} AS TIMESTAMP) AS {quoted(column)}"
             if kind == "TIMESTAMP WITH TIME ZONE"
-            else _quoted(column)
+            else quoted(column)
             for column, kind, *_ in described
         )
-        self._connection.execute(f"CREATE VIEW {quoted} AS FROM {scan} SELECT {columns}")
+        self._connection.execute(f"CREATE VIEW {quoted(name)} AS FROM {scan} SELECT {columns}")
 
     def compute(self, views: Sequence[FeatureView], spine: pd.DataFrame) -> pd.DataFrame:
         """Compute views for every row of a spine.
@@ -217,17 +217,17 @@ def _register(cursor: duckdb.DuckDBPyConnection, name: str, frame: pd.DataFrame)
 
     table = pa.Table.from_pandas(frame, preserve_index=False)
     columns = ", ".join(
-        f"CAST({_quoted(column.name)} AS TIMESTAMP) AS {_quoted(column.name)}"
+        f"CAST({quoted(column.name)} AS TIMESTAMP) AS {quoted(column.name)}"
         if pa.types.is_timestamp(column.type)
         # A column of nothing but missing text arrives without a type.
-        else f"CAST({_quoted(column.name)} AS VARCHAR) AS {_quoted(column.name)}"
+        else f"CAST({quoted(column.name)} AS VARCHAR) AS {quoted(column.name)}"
         if pa.types.is_null(column.type)
-        else _quoted(column.name)
+        else quoted(column.name)
         for column in table.schema
     )
     raw = f"frame_{secrets.token_hex(8)}"
     cursor.register(raw, table)
-    cursor.execute(f"CREATE OR REPLACE TEMP VIEW {_quoted(name)} AS FROM {raw} SELECT {columns}")
+    cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(name)} AS FROM {raw} SELECT {columns}")
 
 
 def _naive(params: Sequence[Any] | Mapping[str, Any]) -> Any:
@@ -243,11 +243,3 @@ def _naive(params: Sequence[Any] | Mapping[str, Any]) -> Any:
     if isinstance(params, Mapping):
         return {name: one(value, name) for name, value in params.items()}
     return [one(value, f"parameter {i}") for i, value in enumerate(params, start=1)]
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

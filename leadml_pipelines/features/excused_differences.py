@@ -187,7 +187,7 @@ def _owned(entity: str, table: Table) -> str:
             f"SELECT a.agent_id AS owner{rest} JOIN (SELECT DISTINCT agent_id, lead_id "  # noqa: S608
             "FROM assignments) AS a ON a.lead_id = t.lead_id"
         )
-    return " UNION ALL ".join(f"SELECT t.{owner} AS owner{rest}" for owner in owners)  # noqa: S608
+    return " UNION ALL ".join(f"SELECT t.{owner} AS owner{rest}" for owner in owners)
 
 
 def _known_since(table: Table) -> str:

@@ -26,9 +26,9 @@ from leadml_pipelines.features.history_sources import (
     described,
     is_zoned,
     open_source,
-    quoted,
 )
 from leadml_pipelines.features.spines import arrow_of, near
+from leadml_pipelines.features.sql_text import quoted
 from leadml_pipelines.times import NaiveTimeError
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from leadml_pipelines.features.histories import History, HistoryError, SnapshotTable
+from leadml_pipelines.features.sql_text import literal, quoted
 from leadml_pipelines.times import NaiveTimeError, from_micros, require_utc_column
 
 if TYPE_CHECKING:
@@ -37,16 +38,6 @@ class OpenedSource(Protocol):
     def fetch(self, rows: np.ndarray, columns: Sequence[str]) -> pa.Table:
         """Some columns of the rows with these distinct, ascending numbers, in their order."""
         ...
-
-
-def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def described(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:

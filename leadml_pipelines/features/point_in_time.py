@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from leadml_pipelines.features.histories import History, HistoryColumn, HistoryError, SnapshotTable
 from leadml_pipelines.features.history_search import OpenedHistory, checked_keys
-from leadml_pipelines.features.history_sources import quoted
 from leadml_pipelines.features.spines import (
     arrow_of,
     attach,
@@ -25,6 +24,7 @@ from leadml_pipelines.features.spines import (
     spine_times,
     to_frame,
 )
+from leadml_pipelines.features.sql_text import quoted
 from leadml_pipelines.times import require_utc, to_micros
 
 if TYPE_CHECKING:

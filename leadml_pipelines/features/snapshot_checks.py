@@ -205,7 +205,11 @@ def prune(url: str, entity: str, keep_days: int) -> list[datetime]:
     Returns:
         The moments that were dropped. Those of a view that somebody reads or writes for seconds on
         end are left for the next call.
+
+    Raises:
+        ValueError: `keep_days` is less than 1; nothing was dropped.
     """
+    _require_day(keep_days)
     _forget_served(url, entity, keep_days)
     newest = _newest_checked(url, entity)
     first = None if newest is None else first_day_kept(newest, keep_days)
@@ -234,9 +238,13 @@ def first_day_kept(newest: datetime, keep_days: int) -> datetime:
     Raises:
         ValueError: `keep_days` is less than 1.
     """
+    _require_day(keep_days)
+    return day_of(newest) - timedelta(days=keep_days)
+
+
+def _require_day(keep_days: int) -> None:
     if keep_days < 1:
         raise ValueError(f"keep_days is {keep_days}; at least one day must stay")
-    return day_of(newest) - timedelta(days=keep_days)
 
 
 def _newest_checked(url: str, entity: str) -> datetime | None:

@@ -28,6 +28,7 @@ from leadml_pipelines.features.snapshot_tables import (
     SCHEMA,
     ensure_table,
     existing_columns,
+    lock_all,
     lock_key,
     qualified,
     table_of,
@@ -55,6 +56,7 @@ __all__ = [
     "query_of",
     "read_latest",
     "read_snapshot",
+    "remove_snapshot",
     "snapshot_id",
     "write_snapshot",
     "write_view_snapshot",
@@ -175,6 +177,33 @@ def write_snapshot(
         )
         connection.commit()
     return len(frame)
+
+
+def remove_snapshot(url: str, views: Sequence[FeatureView], as_of: datetime) -> None:
+    """Remove what was written of one moment, and its marks, in one transaction.
+
+    Args:
+        url: `postgresql://...`.
+        views: All views of one entity type.
+        as_of: Timezone-aware.
+    """
+    moment = require_utc(as_of, "as_of")
+    with connect(url) as connection:
+        lock_all(connection, [view.name for view in views])
+        for view in views:
+            connection.execute(
+                "DELETE FROM leadml.feature_snapshots WHERE entity = %s AND as_of = %s",
+                (view.entity, moment),
+            )
+            connection.execute(
+                "DELETE FROM leadml.feature_view_snapshots WHERE view = %s AND as_of = %s",
+                (view.name, moment),
+            )
+            if existing_columns(connection, view):
+                connection.execute(
+                    sql.SQL("DELETE FROM {} WHERE as_of = %s").format(qualified(table_of(view))),
+                    (moment,),
+                )
 
 
 def _replace(cursor: Any, view: FeatureView, table: pa.Table, as_of: datetime) -> None:
@@ -366,9 +395,7 @@ def read_latest(
         if table.num_rows:
             rows = table.filter(table["entity_id"].is_valid())
             frame = to_pandas(rows, features_of(views))
-            return Snapshot(
-                newest.snapshot_id, entity, newest.as_of, newest.checked_at, frame
-            )
+            return Snapshot(newest.snapshot_id, entity, newest.as_of, newest.checked_at, frame)
     raise NoSnapshotError.of(entity)
 
 

@@ -109,8 +109,8 @@ def _times(path: Path, texts: pd.Series, name: str) -> pd.Series:
     if len(naive):
         # The header is line 1.
         raise NaiveTimeError(
-            f"line {naive.index[0] + 2} of {path}: {name} is {naive.iloc[0]}, which is no time with "
-            "a zone; write both, as in 2026-01-31T09:30:00+00:00"
+            f"line {naive.index[0] + 2} of {path}: {name} is {naive.iloc[0]}, which is no time "
+            "with a zone; write both, as in 2026-01-31T09:30:00+00:00"
         )
     try:
         return pd.to_datetime(texts, format="ISO8601", utc=True).astype("datetime64[us, UTC]")

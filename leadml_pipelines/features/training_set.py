@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from leadml_pipelines.features.frames import SpineError, features_of
+from leadml_pipelines.features.frames import features_of
+from leadml_pipelines.features.spines import require_free
 from leadml_pipelines.features.view import FeatureView
 
 if TYPE_CHECKING:
@@ -36,11 +37,7 @@ def training_set(
     import pandas as pd
 
     names = [feature.name for feature in features_of(views)]
-    taken = [str(column) for column in spine.columns if column in set(names)]
-    if taken:
-        raise SpineError(
-            f"the spine has a column named {', '.join(taken)}, as a feature is; rename it"
-        )
+    require_free(list(spine.columns), names)
     computed = engine.compute(views, spine)[names]
     computed.index = spine.index
     return pd.concat([spine, computed], axis=1)

@@ -3,9 +3,9 @@
 The candidates are the feature functions over the event types, directions and channels that occur,
 in several windows. They are computed as of the moments of a saved training set, of its training
 part alone, and made of events that were known by the last of these moments (a choice made on the
-test rows, or on what happened in their time, would flatter the next test). They are ranked by their
-mutual information with the label. Values are cut into bins first, in which missing is one more, because
-that a value is missing often tells the most.
+test rows, or on what happened in their time, would flatter the next test). They are ranked by
+their mutual information with the label. Values are cut into bins first, in which missing is one
+more, because that a value is missing often tells the most.
 
 Of functions that differ by their window only the best is proposed, and none that the catalogue has
 under its name, or that orders the rows as a feature of the training set does.

@@ -280,7 +280,7 @@ def test_a_row_of_an_agent_that_was_in_flight_is_found_among_those_of_others(
     for time in ago[:15] + ago[16:]:
         world.event("b", time, direction="outbound", agent_id="b")
         world.add("closures", lead_id="a", closed_at=time)
-    world.event("a", ago[4], direction="outbound", agent_id="a")
+    world.event("a", ago[4], direction="inbound", agent_id="a")
     world.load(postgres_url)
     serve(postgres_url, ["a", "b"], NOW, entity="agent")
     if table == "lead_events":
@@ -486,6 +486,19 @@ def test_the_log_is_kept_as_long_as_the_history(postgres_url: str) -> None:
     with connect(postgres_url) as connection:
         left = connection.execute("SELECT entity_id FROM leadml.served_features").fetchall()
     assert left == [("b",)]
+
+
+@pytest.mark.parametrize("keep_days", [0, -5])
+def test_days_that_would_keep_nothing_are_refused_before_the_log_is_touched(
+    postgres_url: str, keep_days: int
+) -> None:
+    world_of("a").load(postgres_url)
+    serve(postgres_url, ["a"], NOW)
+    with pytest.raises(ValueError, match=f"keep_days is {keep_days}; at least one day must stay"):
+        prune(postgres_url, "lead", keep_days)
+    with connect(postgres_url) as connection:
+        left = connection.execute("SELECT entity_id FROM leadml.served_features").fetchall()
+    assert left == [("a",)]
 
 
 def test_the_report_is_written_for_programs_and_people(

@@ -88,6 +88,20 @@ def test_a_day_on_which_nobody_existed_is_passed_over(postgres_url: str, bulk: B
     assert (then.report.rows, then.report.sound) == (1, True)
 
 
+def test_a_day_on_which_nobody_existed_after_all_is_removed(postgres_url: str, bulk: Bulk) -> None:
+    days = [MIDNIGHT - timedelta(days=2), MIDNIGHT - timedelta(days=1)]
+    backfill(postgres_url, bulk(World().lead("a", days[0])), days)
+    # The lead was corrected: it came later.
+    corrected = bulk(World().lead("a", days[1]))
+    assert backfill(postgres_url, corrected, days[:1]) == [DayWritten(days[0], None)]
+    assert read_snapshot(postgres_url, VIEWS, days[0]).empty
+    assert len(read_snapshot(postgres_url, VIEWS, days[1])) == 1
+    with connect(postgres_url) as connection:
+        for table in ("feature_snapshots", "feature_view_snapshots"):
+            left = connection.execute(f"SELECT DISTINCT as_of FROM leadml.{table}").fetchall()
+            assert left == [(days[1],)]
+
+
 def test_a_past_day_does_not_replace_the_latest_snapshot(postgres_url: str, bulk: Bulk) -> None:
     engine = bulk(random_world(5))
     write_snapshot(postgres_url, VIEWS, engine.compute(VIEWS, entities(engine, "lead", NOW)), NOW)
