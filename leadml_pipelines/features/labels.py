@@ -1,7 +1,7 @@
 """Labels in SQL: what happened after each moment, or nothing where the data can't tell yet.
 
-Labels see events by `occurred_at` alone: they are the outcome's truth, which a late delivery does
-not change. Features, which must not know more than was known, obey both clocks.
+Labels see events by `occurred_at` alone: they are the outcome's truth, however late it was told.
+Features, which must not know more than was known, obey both clocks.
 """
 
 from __future__ import annotations

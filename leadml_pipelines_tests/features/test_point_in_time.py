@@ -5,9 +5,9 @@ The cases, by the numbers of the usual list (1 to 39), are all here except:
 * 31 (features from request data) and 34 (saved sets): `test_request_features.py`, `test_store.py`
   and `test_saved_sets.py`; 32 (no spine) is here for histories, for entity types in
   `test_store.py`.
-* 37 and 38 (online = offline, an older online write loses): the online half lies with the tests of
-  the online store, which publishes what `read_latest` returns. Here, a correction wins offline; in
-  `test_store.py`, a training set as of a snapshot equals what is published from it.
+* 37 and 38 (online = offline, an older online write loses): their online halves are in
+  `serving/test_online_equals_offline.py` and `serving/test_read_through.py`. Here, a correction
+  wins offline; in `test_store.py`, a training set as of a snapshot equals what is published.
 
 Of the cases none is without meaning for a history.
 """

@@ -8,6 +8,9 @@ offline half: a training set as of a snapshot equals what is published from it.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -325,6 +328,43 @@ def test_34_an_outcome_that_came_late_changes_a_label_in_sql_and_is_noticed(stor
     late = store(lead().add("policies", lead_id="a", bound_at=NOW - 2 * DAY))
     with pytest.raises(RebuildError, match=r"came out differently.*: in bound_7d$"):
         late.rebuild(saved)
+
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+
+from leadml_pipelines.features.engines import DuckDBEngine
+from leadml_pipelines.features.store import FeatureStore
+from leadml_pipelines_tests.features.test_store import ALL, Told
+from leadml_pipelines_tests.features.world import NOW, spine
+
+tables = {path.stem: path for path in Path(sys.argv[1]).glob("*.parquet")}
+with (
+    DuckDBEngine(tables, threads=1) as engine,
+    FeatureStore(engine=engine, extract=Told(), root=Path(sys.argv[2])) as store,
+):
+    for saved in store.saved("mine"):
+        store.rebuild(saved)
+    print(store.save("mine", store.training_set(spine(("lead_1", NOW)), ALL)).hash)
+"""
+
+
+def test_34_a_set_is_built_again_to_the_same_hash_in_another_process(tmp_path: Path) -> None:
+    """In each the hashes of texts, and so the order of sets, are other ones."""
+    random_world(8).parquet(tmp_path / "world")
+    hashes = {
+        subprocess.run(
+            [sys.executable, "-c", ELSEWHERE, tmp_path / "world", tmp_path / "sets"],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=120,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(hashes) == 1
 
 
 def test_34_other_data_are_noticed_when_a_set_is_built_again(store: Any) -> None:
