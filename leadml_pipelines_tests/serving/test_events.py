@@ -253,7 +253,7 @@ def test_invalidations_are_dated_after_the_commit_and_older_values_lose(
 ) -> None:
     url = offline.settings.require_postgres()
     with connect(url) as connection:
-        keep(connection, [("lead", "lead_0"), ("lead", "lead_0"), ("lead", "a\nb")])
+        keep(connection, [("lead", i, None) for i in ("lead_0", "lead_0", "a\nb")])
         during = utc_now()
     assert outbox.deliver() == 2
     seen: dict[str, tuple[int, int]] = {}
@@ -265,7 +265,7 @@ def test_invalidations_are_dated_after_the_commit_and_older_values_lose(
 def test_only_the_entities_asked_for_are_delivered(offline: World, outbox: Outbox) -> None:
     url = offline.settings.require_postgres()
     with connect(url) as connection:
-        keep(connection, [("lead", "lead_0"), ("lead", "lead_1")])
+        keep(connection, [("lead", "lead_0", None), ("lead", "lead_1", None)])
     assert outbox.deliver(["lead_1", "lead_7"]) == 1
     assert offline.store.read_batch("lead", ["lead_0", "lead_1"]).missing() == [1]
 
@@ -288,11 +288,11 @@ def test_what_was_delivered_is_forgotten_after_two_days(offline: World, outbox: 
     url = offline.settings.require_postgres()
     with connect(url) as connection:
         connection.execute(
-            "INSERT INTO leadml.invalidations (entity_type, entity_id, stored_at, delivered_at) "
+            "INSERT INTO leadml.invalidations (entity_type, entity_id, due_at, delivered_at) "
             "SELECT 'lead', i::text, now() - interval '3 days', CASE WHEN i > 1 THEN now() END "
             "FROM generate_series(1, 3) i"
         )
-        keep(connection, [("lead", "young")])
+        keep(connection, [("lead", "young", None)])
     outbox.prune()
     with connect(url) as connection:
         left = connection.execute("SELECT entity_id FROM leadml.invalidations ORDER BY 1")
