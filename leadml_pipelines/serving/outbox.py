@@ -222,7 +222,7 @@ class Courier:
         rounds = 0
         while not self._ends.is_set():
             try:
-                if self._look() and rounds % _PRUNE_EVERY == 0:
+                if self.look() and rounds % _PRUNE_EVERY == 0:
                     self._outbox.prune()
             except (PostgresUnavailableError, StatementFailedError) as error:
                 log.warning("invalidations_not_pruned", error=str(error))
@@ -232,8 +232,8 @@ class Courier:
             rounds += 1
             self._ends.wait(POLL_SECONDS)
 
-    def _look(self) -> bool:
-        """One look at both servers; whether all is well."""
+    def look(self) -> bool:
+        """Look at both servers once and deliver what waits; whether all is well."""
         notes = self._redis_state.notes()
         try:
             waiting = self._outbox.waiting()
