@@ -24,6 +24,7 @@ from leadml_pipelines.online.format import Field, Schema, encode
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.reader import FeatureReader
+from leadml_pipelines.serving.redis_state import RedisState
 from leadml_pipelines.times import to_micros, utc_now
 
 FEATURES = 60
@@ -58,8 +59,14 @@ def main() -> None:
         store = OnlineStore(os.environ["LEADML_REDIS_URL"])
         store.put_schema(schema)
         store.write_batch("lead", ids, encode(schema, now, now, values))
+        metrics = Metrics()
         reader = FeatureReader(
-            store, nothing_missing, nothing_missing, Metrics(), views=catalogue()
+            store,
+            nothing_missing,
+            nothing_missing,
+            metrics,
+            redis_state=RedisState(metrics),
+            views=catalogue(),
         )
         gc.collect()
         gc.freeze()

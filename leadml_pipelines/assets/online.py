@@ -31,9 +31,10 @@ def online_asset(entity: str, snapshot: dg.AssetsDefinition) -> dg.AssetsDefinit
     )
     def asset(postgres: PostgresResource, redis: RedisResource) -> dg.MaterializeResult:
         from leadml_pipelines.features.snapshots import read_latest
-        from leadml_pipelines.online.changed import changed_since
+        from leadml_pipelines.online.changed import changed_since, database_clock
         from leadml_pipelines.online.publish import publish_snapshot
 
+        before = database_clock(postgres.url)
         checked = read_latest(postgres.url, entity)
         changed = changed_since(postgres.url, entity, checked.as_of)
         published = publish_snapshot(
@@ -44,6 +45,7 @@ def online_asset(entity: str, snapshot: dg.AssetsDefinition) -> dg.AssetsDefinit
             checked.as_of,
             leave_out=changed,
             checked_at=checked.checked_at,
+            computed_at=before,
         )
         return dg.MaterializeResult(
             metadata=rows(

@@ -15,8 +15,9 @@ def changed_since(url: str, entity_type: str, as_of: datetime) -> set[str]:
     """Ids of the entities about which events were posted that a snapshot may lack.
 
     In Redis nothing keeps an older value out once a newer one has expired, so these are left out of
-    the publication; they are computed when they are asked for. What was posted is remembered for
-    two days: an older snapshot leaves out all of them.
+    the publication; they are computed when they are asked for. An event that was dated ahead counts
+    from its own time on. All of this is remembered for two days, so that of a snapshot that is
+    older than that too few are left out.
 
     Args:
         url: PostgreSQL.
@@ -27,7 +28,17 @@ def changed_since(url: str, entity_type: str, as_of: datetime) -> set[str]:
     with connect(url) as connection:
         rows = connection.execute(
             "SELECT DISTINCT entity_id FROM leadml.invalidations "
-            "WHERE entity_type = %s AND stored_at > %s",
+            "WHERE entity_type = %s AND due_at > %s",
             (entity_type, since),
         ).fetchall()
     return {row[0] for row in rows}
+
+
+def database_clock(url: str) -> datetime:
+    """PostgreSQL's clock, which dates what is computed and what is made untrue."""
+    with connect(url) as connection:
+        row = connection.execute("SELECT clock_timestamp()").fetchone()
+    if row is None:
+        raise AssertionError("unreachable")
+    now: datetime = row[0]
+    return now

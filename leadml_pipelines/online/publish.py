@@ -88,6 +88,7 @@ def publish_snapshot(
     *,
     leave_out: Set[str] = frozenset(),
     checked_at: datetime | None = None,
+    computed_at: datetime | None = None,
 ) -> Published:
     """Put a checked snapshot online; the pointer to it moves last.
 
@@ -103,20 +104,24 @@ def publish_snapshot(
         progress: Told how many entities of how many are done.
         leave_out: Entities that changed since (`changed.changed_since`).
         checked_at: When it was found whole; the pointer tells it.
+        computed_at: When the rows were computed: PostgreSQL's clock before they were read, or
+            what an event made untrue meanwhile would count as newer than the event. The present
+            if None, which will do where nothing is posted.
 
     Raises:
         ValueError: the frame lacks a feature or its times have no zone.
     """
     if leave_out:
         frame = frame[~frame["entity_id"].isin(leave_out)]
-    start, now = time.perf_counter(), utc_now()
+    start = time.perf_counter()
+    known = utc_now() if computed_at is None else require_utc(computed_at, "computed_at")
     moment = require_utc(as_of, "as_of")
     schema = schema_for(entity_type, features, frame, store.current_schema(entity_type))
     store.put_schema(schema)
     written = kept_newer = 0
     held_back: Counter[tuple[str, str]] = Counter()
     for first in range(0, len(frame), CHUNK):
-        packed = pack(schema, features, frame.iloc[first : first + CHUNK], moment, now)
+        packed = pack(schema, features, frame.iloc[first : first + CHUNK], moment, known)
         outcome = store.write_batch(entity_type, packed.ids, packed.payloads)
         written += outcome.written
         kept_newer += outcome.kept_newer

@@ -29,8 +29,8 @@ _KEYS_PER_SCRIPT = 250
 _SCRIPTS_PER_TRIP = 8
 
 # For each key: the stored value stays if it is newer (by as_of, then by computed_at). A value dated
-# in the future is refused, for it would keep every real one out. Lua's numbers are float64: exact
-# for microseconds until the year 2255.
+# in the future is refused, for it would keep every real one out. A key of another type than ours
+# is replaced. Lua's numbers are float64: exact for microseconds until the year 2255.
 _WRITE = """
 local now = redis.call('TIME')
 local limit = (now[1] + tonumber(ARGV[1])) * 1000000 + now[2]
@@ -41,9 +41,11 @@ for i, key in ipairs(KEYS) do
   if as_of > limit then
     future = future + 1
   else
-    local old = redis.call('GETRANGE', key, 8, 23)
+    local old = redis.pcall('GETRANGE', key, 8, 23)
     local keep = false
-    if #old == 16 then
+    if type(old) == 'table' then
+      if not string.find(old.err, 'WRONGTYPE', 1, true) then return old end
+    elseif #old == 16 then
       local old_as_of, old_computed = struct.unpack('<i8i8', old)
       keep = old_as_of > as_of or (old_as_of == as_of and old_computed > computed)
     end
@@ -115,7 +117,8 @@ class OnlineStore:
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             max_connections=max_connections,
-            retry=Retry(NoBackoff(), 1),
+            # A connection that was closed is opened again; what takes too long is not asked twice.
+            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
         )
         self._ttl_milliseconds = ttl_seconds * 1000
         self._random = np.random.default_rng()
@@ -123,6 +126,11 @@ class OnlineStore:
         self._write = self._redis.register_script(_WRITE)
         self._discard = self._redis.register_script(_DISCARD)
         self._point = self._redis.register_script(_POINT)
+
+    @property
+    def longest_life_seconds(self) -> float:
+        """How long a value may live at the most."""
+        return self._ttl_milliseconds / 1000 * (1 + JITTER)
 
     def close(self) -> None:
         """Give back the connections."""
@@ -135,6 +143,19 @@ class OnlineStore:
             redis.RedisError: there is none.
         """
         self._redis.ping()
+
+    def instance(self) -> str:
+        """Which run of which server answers; another one may lack what this one was told.
+
+        Raises:
+            redis.exceptions.NoPermissionError: the user of the URL may not ask for `INFO`.
+        """
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.info("server")
+            pipe.info("replication")
+            server, replication = pipe.execute()
+        # The second changes when a replica takes over, or takes up another server's data.
+        return f"{server.get('run_id', '')}/{replication.get('master_replid', '')}"
 
     # Schemas
 

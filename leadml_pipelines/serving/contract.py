@@ -48,7 +48,7 @@ class EntityMeta(BaseModel):
 
     status: Literal["present", "stale", "unknown"] = Field(
         description="unknown: there is no such entity; stale: older than features should ever be, "
-        "and they could not be computed anew"
+        "or perhaps untrue since an event, and they could not be computed anew"
     )
     as_of: datetime | None = Field(
         description="the moment that the values describe; null for an unknown entity, as are age "
@@ -60,6 +60,7 @@ class EntityMeta(BaseModel):
         "snapshot there, when it can't compute"
     )
     null_features: list[str] = Field(description="features asked for without a value, by name")
+    degraded: list[Literal["postgres", "redis"]] = Field(description="as in the answer")
 
 
 class RetrievedEntityMeta(EntityMeta):
@@ -75,6 +76,10 @@ class FeatureBatchResponse(BaseModel):
     success: Literal[True] = True
     features: dict[str, dict[str, FeatureValue] | None]
     meta: dict[str, EntityMeta]
+    degraded: list[Literal["postgres", "redis"]] = Field(
+        description="servers that the answer had to do without: nothing can be computed without "
+        "postgres, and without redis everything is"
+    )
 
 
 class FeatureRetrieveResponse(FeatureBatchResponse):

@@ -128,8 +128,8 @@ class EventDoor:
         checked = validate(TABLE, frame)
         outcome = self._connections.run(lambda connection: self._store(connection, checked))
         # Of a repeat too: the first time, the app may have ended before it could tell Redis.
-        touched = _touched(checked, set(checked.good.index) - set(outcome.faults.by_row))
-        invalidated = self._tell([name for _, name in touched])
+        touched = _touched(checked, set(checked.good.index) - set(outcome.faults.by_row), None)
+        invalidated = self._tell([name for _, name, _ in touched])
         posted = [_posted(outcome, at) for at in range(outcome.rows)]
         for status, count in Counter(event.status for event in posted).items():
             self._metrics.events.labels(status).inc(count)
@@ -138,17 +138,18 @@ class EventDoor:
     def _tell(self, entity_ids: list[str]) -> bool:
         if not entity_ids:
             return True
-        if not self._redis_state.usable():
-            return False
-        try:
-            self._outbox.deliver(entity_ids)
-        except redis.RedisError as error:
-            self._redis_state.note_failure(error)
-            return False
-        except (PostgresUnavailableError, StatementFailedError) as error:
-            log.warning("invalidations_wait", error=str(error))
-            return False
-        return True
+        if self._redis_state.usable():
+            try:
+                self._outbox.deliver(entity_ids)
+            except redis.RedisError as error:
+                self._redis_state.note_failure(error)
+            except (PostgresUnavailableError, StatementFailedError) as error:
+                log.warning("invalidations_wait", error=str(error))
+            else:
+                return True
+        # Somebody may be about to believe Redis again who looked before this event was there.
+        self._redis_state.note_untold()
+        return False
 
     def _store(self, connection: psycopg.Connection[Any], checked: Checked) -> Outcome:
         from leadml_pipelines.sources.door import ATTEMPTS, merge_checked
@@ -163,7 +164,7 @@ class EventDoor:
                     dated = _dated(checked, now) if self._clock == "now" else checked
                     outcome = merge_checked(connection, dated, self._schema)
                     put(connection, TABLE, dated.raw, outcome.faults, ORIGIN)
-                    keep(connection, _touched(dated, outcome.accepted))
+                    keep(connection, _touched(dated, outcome.accepted, now))
                     if self._clock == "data":
                         _move_data_clock(connection, dated, outcome.accepted, now)
                     return outcome
@@ -189,16 +190,33 @@ def _dated(checked: Checked, now: datetime) -> Checked:
     return replace(checked, good=good.assign(ingested_at=good["ingested_at"].mask(silent, known)))
 
 
-def _touched(checked: Checked, positions: set[int]) -> list[tuple[str, str]]:
-    """Entities whose features events change, as far as there are features of their type."""
+def _touched(
+    checked: Checked, positions: set[int], now: datetime | None
+) -> list[tuple[str, str, datetime | None]]:
+    """Entities whose features events change, as far as there are features of their type.
+
+    Args:
+        checked: The events.
+        positions: Which of them.
+        now: The present; None if it does not matter when the features change.
+
+    Returns:
+        Type, id, and when they change where that is yet to come.
+    """
     types = catalogue().entities
     rows = checked.good.loc[sorted(positions)]
-    return [
-        (entity_type, name)
+    moments = rows[["occurred_at", "ingested_at"]].max(axis=1)
+    ahead = [
+        moment.to_pydatetime() if now is not None and moment > now else None for moment in moments
+    ]
+    touched = [
+        (entity_type, name, moment)
         for entity_type, column in _ENTITIES
         if entity_type in types
-        for name in rows[column].dropna().unique().tolist()
+        for name, moment in zip(rows[column], ahead, strict=True)
+        if isinstance(name, str)
     ]
+    return list(dict.fromkeys(touched))
 
 
 def _move_data_clock(

@@ -49,7 +49,7 @@ class Metrics:
         self.computed = Counter(
             "leadml_online_computed_entities_total",
             "Entities computed in PostgreSQL because the cache had them not, by why: missing, "
-            "invalidated, stale, broken, redis_down.",
+            "invalidated, stale, doubtful, broken, redis_down.",
             ["reason"],
             registry=self.registry,
         )

@@ -22,7 +22,7 @@ from leadml_pipelines.serving.events import MAX_EVENTS, EventDoor, Receipt
 from leadml_pipelines.serving.lookup import LOOKUPS, PresentReader, SnapshotReader
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.outbox import Courier, Outbox
-from leadml_pipelines.serving.reader import FeatureReader, Found, Source
+from leadml_pipelines.serving.reader import FeatureReader, Found, Server, Source
 from leadml_pipelines.serving.redis_state import REDIS_TIMEOUT, RedisState
 from leadml_pipelines.serving.served_log import ServedLog
 from leadml_pipelines.settings import Settings
@@ -45,6 +45,7 @@ class Entity:
         age_seconds: Time since then, likewise.
         source: Where they come from, likewise.
         features: Values by name, None where there is no value; None for an unknown entity.
+        degraded: Servers that could not be asked or believed for the whole answer.
     """
 
     entity_id: str
@@ -53,10 +54,14 @@ class Entity:
     age_seconds: float | None
     source: Source | None
     features: dict[str, Any] | None
+    degraded: tuple[Server, ...] = ()
 
 
 class OnlineFeatures:
-    """Reads features and takes in events. Safe to share between threads; close it, or use `with`.
+    """Reads features and takes in events. Safe to share between threads.
+
+    Use it in a `with` statement, or `start` and `close` it: after a failure of Redis it is only the
+    background thread that finds out that Redis can be used again.
 
     Args:
         settings: Addresses of Redis and PostgreSQL, the clock, the schema of the source tables.
@@ -87,7 +92,8 @@ class OnlineFeatures:
         self.present = PresentReader(url, schema, clock, views)
         self._snapshots = SnapshotReader(url)
         outbox = Outbox(self._connections, self.store, clock)
-        state = RedisState(self._metrics, outbox.catch_up)
+        state = RedisState(self._metrics)
+        self._courier = Courier(outbox, state, self._metrics)
         self._served_log = ServedLog(url, settings.audit_sample, self._metrics)
         self.reader = FeatureReader(
             self.store,
@@ -96,11 +102,11 @@ class OnlineFeatures:
             self._metrics,
             clock,
             redis_state=state,
+            postgres_away=lambda: self._courier.postgres_away,
             served_log=self._served_log,
             views=views,
         )
         self.event_door = EventDoor(self._connections, outbox, state, self._metrics, schema, clock)
-        self._courier = Courier(outbox, self._metrics)
 
     def __enter__(self) -> OnlineFeatures:
         self.start()
@@ -115,7 +121,7 @@ class OnlineFeatures:
         self.close()
 
     def start(self) -> None:
-        """Begin to deliver, in the background, what Redis could not be told at once."""
+        """Begin to deliver in the background, and to look whether both servers are there."""
         self._courier.start()
 
     def prepare(self) -> None:
@@ -192,7 +198,8 @@ class OnlineFeatures:
 def _entity(found: Found, at: int, row: dict[str, Any] | None, as_of: int, stale: bool) -> Entity:
     name = found.batch.entity_ids[at]
     if row is None:
-        return Entity(name, "unknown", None, None, None, None)
+        return Entity(name, "unknown", None, None, None, None, found.degraded)
     status: Status = "stale" if stale else "present"
     age = found.age_seconds(as_of)
-    return Entity(name, status, from_micros(as_of), age, found.sources[at], row)
+    source = found.sources[at]
+    return Entity(name, status, from_micros(as_of), age, source, row, found.degraded)

@@ -52,8 +52,13 @@ FLIGHT_WAIT = 5.0
 
 Source = Literal["cache", "computed", "snapshot"]
 
+Server = Literal["postgres", "redis"]
+"""A server that an answer has to do without."""
+
 SOURCES: tuple[Source | None, ...] = ("cache", "computed", "snapshot", None)
 
+_EVER = np.iinfo(np.int64).max
+"""Later than every moment."""
 _MICROSECOND = timedelta(microseconds=1)
 
 _Key = tuple[str, str]
@@ -101,13 +106,16 @@ class Found:
         batch: Their values; unknown entities are in none of its groups.
         sources: Where each entity was found, None for an unknown one.
         now: The present moment, microseconds, from which ages are counted.
-        stale: Whether each entity's values are older than they should be, bool[n].
+        stale: Whether each entity's values are older than they should be, or may be untrue, and
+            could not be computed anew, bool[n].
+        degraded: Servers that could not be asked or believed.
     """
 
     batch: Batch
     sources: list[Source | None]
     now: int
     stale: npt.NDArray[np.bool_]
+    degraded: tuple[Server, ...] = ()
 
     def unknown(self) -> list[str]:
         """The ids that nobody knows."""
@@ -146,7 +154,8 @@ class FeatureReader:
         snapshots: The newest checked snapshot in PostgreSQL.
         metrics: Where to count.
         clock: `now`, or `data` for a historical data set, whose present is its newest snapshot.
-        redis_state: Whether Redis may be asked; one of its own by default.
+        redis_state: Whether Redis may be asked and believed.
+        postgres_away: Whether PostgreSQL was away at the last look.
         served_log: Where a sample of what is read is written down, for the audit.
         views: The catalogue; the built-in one by default.
     """
@@ -159,7 +168,8 @@ class FeatureReader:
         metrics: Metrics,
         clock: Clock = "now",
         *,
-        redis_state: RedisState | None = None,
+        redis_state: RedisState,
+        postgres_away: Callable[[], bool] = lambda: False,
         served_log: ServedLog | None = None,
         views: Catalogue | None = None,
     ) -> None:
@@ -169,7 +179,8 @@ class FeatureReader:
         self._metrics = metrics
         self._clock = clock
         self._served_log = served_log
-        self._redis_state = redis_state or RedisState(metrics)
+        self._redis_state = redis_state
+        self._postgres_away = postgres_away
         self._views = catalogue() if views is None else views
         self._limits: dict[str, _Limits] = {}
         self._schemas = WritingSchemas(self._current_schema)
@@ -188,15 +199,15 @@ class FeatureReader:
             EntityIdError: an id can be no key.
             ApiError: neither Redis nor PostgreSQL can say; the message tells which ids.
         """
-        seen = _Seen()
+        seen = _Seen(doubtful=self._redis_state.doubtful())
         cached = self._read_cache(entity_type, ids, seen)
         batch = Batch(tuple(ids), ()) if cached is None else cached
         now = self._now(entity_type)
         limits = self._limits_of(entity_type)
         sources: list[Source | None] = ["cache"] * len(ids)
         missing = batch.missing()
-        stale = _older(batch, now - limits.freshness)
-        due = _older(batch, now - limits.due) if limits.ttl else stale
+        stale = _older(batch, _EVER if seen.doubtful else now - limits.freshness)
+        due = stale | _older(batch, now - limits.due) if limits.ttl else stale
         filled = bool(missing) or bool(due.any())
         if filled:
             for position in missing:
@@ -210,7 +221,7 @@ class FeatureReader:
         if limits.ttl:
             groups = tuple(_expired(rows, now, limits) for rows in batch.groups)
             batch = Batch(batch.entity_ids, groups)
-        found = Found(batch, sources, now, stale)
+        found = Found(batch, sources, now, stale, self._degraded(seen))
         self._count(found, filled=filled)
         return found
 
@@ -267,6 +278,7 @@ class FeatureReader:
         try:
             computed = self._computed(entity_type, names, seen)
         except (PostgresUnavailableError, StatementFailedError, FlightTimeoutError) as error:
+            seen.postgres_failed = True
             self._metrics.failures.labels("postgres").inc()
             log.warning("not_computed", entity_type=entity_type, error=str(error))
             if not missing:
@@ -296,7 +308,8 @@ class FeatureReader:
         wanted = [(entity_type, name) for name in names]
         # What was invalidated says since when a computation will do. Without Redis nobody knows,
         # and only one that has not begun yet is certain to see all that happened so far.
-        values, joined = self._flights.get(wanted, compute, join_started=seen.redis_answered)
+        believed = seen.redis_answered and not seen.doubtful
+        values, joined = self._flights.get(wanted, compute, join_started=believed)
         late = [
             key for key in joined if not _new_enough(values.get(key), seen.invalidated.get(key[1]))
         ]
@@ -322,7 +335,7 @@ class FeatureReader:
         computed_at = np.array([to_micros(row.computed_at) for row in found], np.int64)
         payloads = encode(schema, as_of, computed_at, checked.values)
         ids = [row.entity_id for row in found]
-        if seen.redis_answered:
+        if seen.redis_answered and self._redis_state.usable():
             self._write_back(entity_type, schema, ids, payloads, seen)
         return {(entity_type, name): value for name, value in zip(ids, payloads, strict=True)}
 
@@ -411,7 +424,14 @@ class FeatureReader:
             self._data_present[entity_type] = (known, reached)
         return reached or to_micros(utc_now())
 
-    # Counting
+    # What is said of it
+
+    def _degraded(self, seen: _Seen) -> tuple[Server, ...]:
+        servers: tuple[tuple[Server, bool], ...] = (
+            ("postgres", seen.postgres_failed or self._postgres_away()),
+            ("redis", seen.doubtful or not seen.redis_answered),
+        )
+        return tuple(server for server, lacking in servers if lacking)
 
     def _count(self, found: Found, *, filled: bool) -> None:
         known = 0
@@ -430,7 +450,7 @@ class FeatureReader:
             if not seen.redis_answered:
                 reason = "redis_down"
             elif name not in missing:
-                reason = "stale"
+                reason = "doubtful" if seen.doubtful else "stale"
             elif name in seen.invalidated:
                 reason = "invalidated"
             else:
@@ -440,15 +460,19 @@ class FeatureReader:
 
 @dataclass(slots=True)
 class _Seen:
-    """What a read noticed in Redis.
+    """What a read noticed.
 
     Attributes:
+        doubtful: Whether what Redis has may be untrue.
         redis_answered: Whether Redis could be asked.
+        postgres_failed: Whether PostgreSQL was asked and did not compute.
         broken: Values that can't be read, by id.
         invalidated: Since when values are untrue, by id.
     """
 
+    doubtful: bool
     redis_answered: bool = False
+    postgres_failed: bool = False
     broken: dict[str, bytes] = field(default_factory=dict)
     invalidated: dict[str, Moments] = field(default_factory=dict)
 

@@ -89,9 +89,7 @@ def _feature_routes(reader: FeatureReader) -> APIRouter:
     def batch(request: contract.FeatureBatchRequest) -> Response:
         """Features of 1 to 1,000 entities; an unknown one is named so, 404 if all of them are."""
         found, features = _features(reader, request)
-        return json_response(
-            {"success": True, "features": features, "meta": _meta(found, request.feature_names)}
-        )
+        return _answer(found, features, _meta(found, request.feature_names))
 
     @routes.post("/retrieve", response_model=contract.FeatureRetrieveResponse)
     def retrieve(request: contract.FeatureRetrieveRequest) -> Response:
@@ -107,7 +105,7 @@ def _feature_routes(reader: FeatureReader) -> APIRouter:
                     "computed_at": from_micros(moment),
                     "schema_id": rows.schema.schema_id,
                 }
-        return json_response({"success": True, "features": features, "meta": meta})
+        return _answer(found, features, meta)
 
     return routes
 
@@ -167,6 +165,12 @@ def _operation_routes(parts: Parts) -> APIRouter:
     return routes
 
 
+def _answer(found: Found, features: dict[str, Any], meta: dict[str, dict[str, Any]]) -> Response:
+    return json_response(
+        {"success": True, "features": features, "meta": meta, "degraded": found.degraded}
+    )
+
+
 def _features(
     reader: FeatureReader, request: contract.FeatureBatchRequest
 ) -> tuple[Found, dict[str, Any]]:
@@ -219,6 +223,7 @@ def _meta(found: Found, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         "age_seconds": None,
         "source": None,
         "null_features": [],
+        "degraded": found.degraded,
     }
     meta: dict[str, dict[str, Any]] = {entity_id: dict(unknown) for entity_id in ids}
     for rows in found.batch.groups:
@@ -236,6 +241,7 @@ def _meta(found: Found, names: Sequence[str]) -> dict[str, dict[str, Any]]:
                 "age_seconds": found.age_seconds(as_of),
                 "source": found.sources[position],
                 "null_features": [chosen[i] for i in np.flatnonzero(missing[at]).tolist()],
+                "degraded": found.degraded,
             }
     return meta
 

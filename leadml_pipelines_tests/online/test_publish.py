@@ -135,6 +135,17 @@ def test_second_publication_of_a_snapshot_changes_nothing(store: OnlineStore) ->
     assert _online(store, "word") == ["x", "y"]
 
 
+def test_an_event_since_the_rows_were_read_wins_over_a_snapshot_of_the_same_moment(
+    store: OnlineStore,
+) -> None:
+    """The present of a historical data set stands still, so that only `computed_at` tells."""
+    as_of, read = utc_now() - timedelta(days=90), utc_now() - timedelta(seconds=30)
+    store.invalidate("lead", ["a"], as_of, read + timedelta(seconds=10))
+    published = publish_snapshot(store, "lead", FEATURES, _frame(), as_of, computed_at=read)
+    assert (published.written, published.kept_newer) == (1, 1)
+    assert store.read_batch("lead", ["a", "b"]).missing() == [0]
+
+
 def test_half_published_snapshot_is_not_visible_as_whole(store: OnlineStore) -> None:
     """The second chunk fails: some entities are new, and the pointer still names the old one."""
     old = utc_now() - timedelta(hours=1)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import redis
+from pydantic import SecretStr
 
 from leadml_pipelines.features.present import present_sql
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.serving import events
 from leadml_pipelines.serving.connections import Connections
-from leadml_pipelines.serving.outbox import Outbox, keep
+from leadml_pipelines.serving.events import EventDoor
+from leadml_pipelines.serving.metrics import Metrics
+from leadml_pipelines.serving.outbox import Courier, Outbox, keep
+from leadml_pipelines.serving.redis_state import RedisState
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import utc_now
-from leadml_pipelines_tests.serving.conftest import NO_POSTGRES, NO_REDIS, World
+from leadml_pipelines_tests.serving.conftest import NO_POSTGRES, NO_REDIS, World, wait_for
 from leadml_pipelines_tests.serving.offline import event, load_leads
 
 EVENTS = "/api/v1/events"
@@ -59,6 +66,10 @@ def _total(client: httpx.Client, lead_id: str) -> int:
     body = {"entity_ids": [lead_id], "feature_names": ["event_count_total"]}
     total: int = client.post(BATCH, json=body).json()["features"][lead_id]["event_count_total"]
     return total
+
+
+def _source(client: httpx.Client, lead_id: str) -> Any:
+    return client.post(BATCH, json={"entity_ids": [lead_id]}).json()["meta"][lead_id]["source"]
 
 
 def _one(world: World, query: str) -> Any:
@@ -151,6 +162,39 @@ def test_an_event_dated_in_the_future_neither_shows_nor_blocks_later_ones(
     assert _total(app, "lead_0") == before + 1
     meta = app.post(BATCH, json={"entity_ids": ["lead_0"]}).json()["meta"]["lead_0"]
     assert meta["source"] == "cache"
+
+
+def test_an_event_dated_a_little_ahead_is_seen_as_soon_as_its_time_has_come(
+    app: httpx.Client, offline: World
+) -> None:
+    """The sender's clock is ahead of ours; what was read in between was cached without it."""
+    # The first event waits for imports.
+    _post(app, event("first", "lead_0", utc_now()))
+    before = _total(app, "lead_0")
+    when = utc_now() + timedelta(seconds=1.5)
+    _post(app, event("ahead", "lead_0", when))
+    _total(app, "lead_0")
+    while utc_now() <= when:
+        time.sleep(0.02)
+    assert _total(app, "lead_0") == before + 1
+    wait_for(lambda: _source(app, "lead_0") == "cache")
+    assert _total(app, "lead_0") == before + 1
+
+
+def test_redis_is_told_of_an_event_dated_far_ahead_when_its_time_comes(
+    offline: World, outbox: Outbox
+) -> None:
+    url = offline.settings.require_postgres()
+    later = utc_now() + timedelta(hours=3)
+    with connect(url) as connection:
+        keep(connection, [("lead", "lead_0", later), ("lead", "lead_1", utc_now())])
+    assert (outbox.waiting(), outbox.deliver()) == (1, 1)
+    with connect(url) as connection:
+        connection.execute(
+            "UPDATE leadml.invalidations SET due_at = now() WHERE entity_id = 'lead_0'"
+        )
+    assert (outbox.waiting(), outbox.deliver()) == (1, 1)
+    assert offline.store.read_batch("lead", ["lead_0"]).missing() == [0]
 
 
 def test_an_event_becomes_known_when_it_is_posted_unless_it_says_otherwise(
@@ -253,7 +297,7 @@ def test_invalidations_are_dated_after_the_commit_and_older_values_lose(
 ) -> None:
     url = offline.settings.require_postgres()
     with connect(url) as connection:
-        keep(connection, [("lead", "lead_0"), ("lead", "lead_0"), ("lead", "a\nb")])
+        keep(connection, [("lead", i, None) for i in ("lead_0", "lead_0", "a\nb")])
         during = utc_now()
     assert outbox.deliver() == 2
     seen: dict[str, tuple[int, int]] = {}
@@ -265,7 +309,7 @@ def test_invalidations_are_dated_after_the_commit_and_older_values_lose(
 def test_only_the_entities_asked_for_are_delivered(offline: World, outbox: Outbox) -> None:
     url = offline.settings.require_postgres()
     with connect(url) as connection:
-        keep(connection, [("lead", "lead_0"), ("lead", "lead_1")])
+        keep(connection, [("lead", "lead_0", None), ("lead", "lead_1", None)])
     assert outbox.deliver(["lead_1", "lead_7"]) == 1
     assert offline.store.read_batch("lead", ["lead_0", "lead_1"]).missing() == [1]
 
@@ -284,15 +328,106 @@ def test_the_agent_of_an_event_is_invalidated_too_where_agents_have_features(
     assert _one(offline, kept) == 1
 
 
+def test_what_another_redis_was_told_is_told_again_while_older_values_may_live(
+    offline: World, outbox: Outbox
+) -> None:
+    """Also when the app was started anew meanwhile, and never saw the other one."""
+    url = offline.settings.require_postgres()
+    with connect(url) as connection:
+        connection.execute(
+            "INSERT INTO leadml.invalidations (entity_type, entity_id, due_at, delivered_at, told) "
+            "SELECT 'lead', 'lead_' || i, now() - i * interval '65 minutes', now(), 'another' "
+            "FROM generate_series(0, 2) i"
+        )
+    assert outbox.catch_up() == 2
+    assert offline.store.read_batch("lead", ["lead_0", "lead_1", "lead_2"]).missing() == [0, 1]
+    assert outbox.catch_up() == 0
+
+
+def test_redis_is_not_believed_when_an_event_came_while_it_was_told_the_rest(
+    offline: World, outbox: Outbox
+) -> None:
+    """The event is committed after the last look, and its sender leaves Redis alone."""
+    metrics = Metrics()
+    state = RedisState(metrics)
+    connections = outbox._connections
+    door = EventDoor(connections, outbox, state, metrics)
+
+    class Slow(Outbox):
+        def catch_up(self) -> int:
+            told = super().catch_up()
+            if not receipts:
+                receipts.append(door.post([event("between", "lead_0", utc_now())]))
+            return told
+
+    receipts: list[events.Receipt] = []
+    courier = Courier(Slow(connections, offline.store), state, metrics)
+    state.note_failure(redis.ConnectionError())
+    courier.look()
+    assert [receipt.invalidated for receipt in receipts] == [False]
+    assert (state.usable(), state.doubtful()) == (False, True)
+    courier.look()
+    assert (state.usable(), state.doubtful()) == (True, False)
+    assert offline.store.read_batch("lead", ["lead_0"]).missing() == [0]
+
+
+def test_a_key_of_another_type_holds_up_neither_its_own_nor_other_leads(
+    app: httpx.Client, offline: World
+) -> None:
+    offline.store._redis.delete("leadml:lead:lead_0")
+    offline.store._redis.hset("leadml:lead:lead_0", "field", "value")
+    now = utc_now()
+    answer = _post(app, event("t0", "lead_0", now), event("t1", "lead_1", now))
+    assert answer["invalidation"] == "done"
+    for source in ("computed", "cache"):
+        assert [_source(app, i) for i in ("lead_0", "lead_1")] == [source, source]
+
+
+def test_redis_without_memory_loses_what_is_untrue_and_is_read_on(
+    app: httpx.Client, offline: World
+) -> None:
+    offline.store.invalidate("lead", ["lead_0"], utc_now())
+    before = _total(app, "lead_0")
+    offline.store._redis.config_set("maxmemory", "1")
+    try:
+        assert _post(app, event("oom", "lead_0", utc_now()))["invalidation"] == "done"
+        assert _total(app, "lead_0") == before + 1
+        assert _source(app, "lead_0") == "computed"
+        assert _source(app, "lead_1") == "cache"
+    finally:
+        offline.store._redis.config_set("maxmemory", "0")
+
+
+def test_a_redis_that_takes_no_writes_is_not_believed_after_an_event(
+    offline: World, serving: Serving
+) -> None:
+    offline.store._redis.acl_setuser(
+        "looker", enabled=True, passwords=["+look"], keys=["*"], commands=["+@read", "+ping"]
+    )
+    try:
+        address = urlsplit(offline.settings.require_redis())
+        url = address._replace(netloc=f"looker:look@{address.hostname}:{address.port}").geturl()
+        client = serving(offline.settings.model_copy(update={"redis_url": SecretStr(url)}))
+        assert _source(client, "lead_0") == "cache"
+        answer = _post(client, event("refused", "lead_0", utc_now()))
+        assert (_statuses(answer), answer["invalidation"]) == (["stored"], "pending")
+        body = {"entity_ids": ["lead_0"]}
+        read = client.post(BATCH, json=body).json()
+        assert read["meta"]["lead_0"]["source"] == "computed"
+        assert read["degraded"] == ["redis"]
+    finally:
+        offline.store._redis.acl_deluser("looker")
+
+
 def test_what_was_delivered_is_forgotten_after_two_days(offline: World, outbox: Outbox) -> None:
     url = offline.settings.require_postgres()
     with connect(url) as connection:
         connection.execute(
-            "INSERT INTO leadml.invalidations (entity_type, entity_id, stored_at, delivered_at) "
+            "INSERT INTO leadml.invalidations (entity_type, entity_id, due_at, delivered_at) "
             "SELECT 'lead', i::text, now() - interval '3 days', CASE WHEN i > 1 THEN now() END "
             "FROM generate_series(1, 3) i"
         )
-        keep(connection, [("lead", "young")])
+        keep(connection, [("lead", "young", None)])
     outbox.prune()
     with connect(url) as connection:
         left = connection.execute("SELECT entity_id FROM leadml.invalidations ORDER BY 1")

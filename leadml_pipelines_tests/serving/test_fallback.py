@@ -91,6 +91,7 @@ def test_redis_down_features_are_computed_and_the_answer_says_so(
     client = serving(offline.settings.model_copy(update={"redis_url": NO_REDIS}))
     answer = _ask(client, *IDS)
     assert {meta["source"] for meta in answer["meta"].values()} == {"computed"}
+    assert answer["degraded"] == answer["meta"]["lead_0"]["degraded"] == ["redis"]
     for entity_id in IDS[:5]:
         assert answer["features"][entity_id] == _computed(offline, answer, entity_id)
     health = client.get("/api/v1/ml/health").json()

@@ -176,6 +176,15 @@ def test_a_snapshot_of_before_an_event_is_not_published_over_what_has_expired(
     assert changed_since(postgres_url, "lead", utc_now() + timedelta(minutes=6)) == set()
 
 
+def test_a_snapshot_that_an_event_was_too_early_for_is_not_published_over_it(
+    online: OnlineFeatures, postgres_url: str
+) -> None:
+    """The event was posted before the snapshot's moment, and dated after it."""
+    now = utc_now()
+    online.post([event("tomorrow", "lead_7", now + timedelta(hours=2))])
+    assert changed_since(postgres_url, "lead", now + timedelta(hours=1)) == {"lead_7"}
+
+
 def test_an_older_write_loses_and_a_correction_ends_equal_to_offline(
     online: OnlineFeatures, offline: Offline
 ) -> None:
