@@ -172,10 +172,13 @@ class Courier:
                     self._metrics.invalidations_waiting.set(0)
                 if rounds % _PRUNE_EVERY == 0:
                     self._outbox.prune()
-            except (redis.RedisError, PostgresUnavailableError, StatementFailedError) as error:
-                # Said once per outage; it goes on trying.
+            except Exception as error:
+                # Said once per outage. It goes on trying whatever it is: nobody else delivers.
+                kinds = (redis.RedisError, PostgresUnavailableError, StatementFailedError)
                 if failing != type(error).__name__:
-                    log.warning("invalidations_wait", error=type(error).__name__)
+                    foreseen = isinstance(error, kinds)
+                    kind = type(error).__name__
+                    log.warning("invalidations_wait", error=kind, exc_info=not foreseen)
                 failing = type(error).__name__
             else:
                 failing = ""
