@@ -27,7 +27,15 @@ from leadml_pipelines.features.catalogue import Catalogue, catalogue
 from leadml_pipelines.features.present import Clock
 from leadml_pipelines.features.view import FRESHNESS
 from leadml_pipelines.online.batch import Batch
-from leadml_pipelines.online.format import Moments, Rows, Schema, decode, encode, moments
+from leadml_pipelines.online.format import (
+    FormatError,
+    Moments,
+    Rows,
+    Schema,
+    decode,
+    encode,
+    moments,
+)
 from leadml_pipelines.online.keys import entity_keys
 from leadml_pipelines.online.publish import pack
 from leadml_pipelines.online.store import MAX_BATCH, OnlineStore
@@ -395,7 +403,11 @@ class FeatureReader:
             return self._store.current_schema(entity_type)
         except redis.RedisError as error:
             self._redis_state.note_failure(error)
-            return None
+        except FormatError as error:
+            # Only words are continued from it: without it they get codes of their own.
+            self._metrics.failures.labels("redis").inc()
+            log.error("broken_schema_in_redis", entity_type=entity_type, error=str(error))
+        return None
 
     # Time
 
@@ -512,15 +524,7 @@ def _new_enough(payload: bytes | None, untrue: Moments | None) -> bool:
 def _without(rows: Rows, left_out: npt.NDArray[np.bool_]) -> Rows:
     """Rows but for some positions of the batch."""
     kept = ~left_out[rows.positions]
-    if kept.all():
-        return rows
-    return replace(
-        rows,
-        positions=rows.positions[kept],
-        as_of=rows.as_of[kept],
-        computed_at=rows.computed_at[kept],
-        values=rows.values[kept],
-    )
+    return rows if kept.all() else rows.where(kept)
 
 
 def _expired(rows: Rows, now: int, limits: _Limits) -> Rows:
