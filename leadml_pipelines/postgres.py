@@ -2,27 +2,77 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.conninfo import make_conninfo
 
 _SESSION = "-c timezone=UTC"
 _MIGRATION_LOCK = 0x1EAD_0001
 """Key of the advisory lock that lets one process migrate at a time."""
 
+T = TypeVar("T")
 
-def connect(url: str, **options: Any) -> psycopg.Connection[Any]:
+
+class SilentServerError(psycopg.OperationalError):
+    """The server did not answer in time, and its connection was closed."""
+
+
+class _Connection(psycopg.Connection[Any]):
+    """A connection that does not wait for ever.
+
+    Time limits of PostgreSQL are kept by the server, and those of TCP by its kernel: a server that
+    is frozen (stopped, or waiting for its disk) while its kernel lives keeps none of them.
+    """
+
+    answer_seconds: float | None = None
+
+    def wait(self, gen: PQGen[T], *args: Any, **options: Any) -> T:
+        """As in psycopg, which looks at the clock every tenth of a second."""
+        if self.answer_seconds is None:
+            return super().wait(gen, *args, **options)
+        try:
+            return super().wait(_ended_after(self.answer_seconds, gen), *args, **options)
+        except SilentServerError:
+            self.close()
+            raise
+
+
+def _ended_after(seconds: float, gen: PQGen[T]) -> PQGen[T]:
+    """A generator of psycopg's, until it has waited so long."""
+    deadline = time.monotonic() + seconds
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > deadline:
+                raise SilentServerError(f"no answer in {seconds:g} s")
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        found: T = end.value
+        return found
+
+
+def connect(
+    url: str, *, answer_seconds: float | None = None, **options: Any
+) -> psycopg.Connection[Any]:
     """Open a connection whose session speaks UTC, so that every engine agrees on hours and days.
 
     Args:
         url: `postgresql://...`.
+        answer_seconds: How long to wait for each answer before the connection is closed with a
+            `SilentServerError`; None: for ever. Longer than the server's own limits, which leave
+            the connection in order.
         options: passed to `psycopg.connect`, for example `autocommit=True`.
     """
-    return psycopg.connect(url, options=_SESSION, **options)
+    connection = _Connection.connect(url, options=_SESSION, **options)
+    connection.answer_seconds = answer_seconds
+    return connection
 
 
 @contextmanager

@@ -55,7 +55,10 @@ class ModelOverrides(BaseModel):
 class Settings(BaseSettings):
     """All settings. The descriptions below become the table in `docs/settings.md`."""
 
-    model_config = SettingsConfigDict(env_prefix="LEADML_", extra="forbid", frozen=True)
+    # What was put in is hidden in errors: under a misspelt name it may be a password.
+    model_config = SettingsConfigDict(
+        env_prefix="LEADML_", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     home: Path = Field(Path(".leadml"), description="folder of everything LeadML writes on disk")
 

@@ -53,6 +53,15 @@ def test_printing_the_settings_shows_no_secret(monkeypatch: pytest.MonkeyPatch) 
     assert settings.require_postgres() == "postgresql://leadml:hunter2@db/leadml"
 
 
+def test_a_misspelt_setting_is_named_and_its_password_is_not_shown(tmp_path: Path) -> None:
+    text = 'postgres_ulr = "postgresql://u:hunter2@h/db"\n[models.churn]\nhorizn = "hunter2"\n'
+    (tmp_path / "leadml.toml").write_text(text)
+    with pytest.raises(ValidationError, match="postgres_ulr") as raised:
+        Settings(home=tmp_path)
+    assert "horizn" in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
 def test_a_missing_address_says_which_variable_and_the_way_out() -> None:
     with pytest.raises(MissingSettingError, match=r"LEADML_REDIS_URL is not set.*leadml up"):
         Settings().require_redis()

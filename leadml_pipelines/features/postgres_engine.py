@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -244,22 +246,36 @@ class PresentQuery:
         self._statement = f"SELECT now(), c.* FROM ({statement}) AS c".encode()  # noqa: S608
 
     def rows(
-        self, connection: psycopg.Connection[Any], entity_ids: Sequence[str]
+        self,
+        connection: psycopg.Connection[Any],
+        entity_ids: Sequence[str],
+        deadline: float = math.inf,
     ) -> Iterator[PresentRow]:
         """The entities that exist, in no order; the statement is prepared once per connection.
 
         Args:
             connection: In autocommit mode, with the settings of `SESSION`.
             entity_ids: Distinct ids, as many as you like.
+            deadline: By `time.monotonic`: no statement begins after it.
+
+        Raises:
+            TimeoutError: the deadline came before all were computed.
         """
         import psycopg
 
         with psycopg.RawCursor(connection) as cursor:
-            for start in range(0, len(entity_ids), _BATCH):
-                batch = list(entity_ids[start : start + _BATCH])
+            for batch in _batches(entity_ids, deadline):
                 cursor.execute(self._statement, (batch,), prepare=True)
                 for row in cursor.fetchall():
                     yield PresentRow(row[1], row[2], row[0], row[3:])
+
+
+def _batches(entity_ids: Sequence[str], deadline: float) -> Iterator[list[str]]:
+    """Ids for one call of the statement after the other, as long as there is time."""
+    for start in range(0, len(entity_ids), _BATCH):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{start} of {len(entity_ids)} entities were computed in time")
+        yield list(entity_ids[start : start + _BATCH])
 
 
 def _tables(schema: str) -> dict[str, str]:

@@ -264,6 +264,14 @@ def _forget_served(url: str, entity: str, keep_days: int) -> None:
             "DELETE FROM leadml.served_features WHERE entity_type = %s AND served_at < %s",
             (entity, utc_now() - timedelta(days=keep_days)),
         )
+        # Who writes a vector writes its schema with it, before or after this, and not meanwhile.
+        connection.execute("LOCK TABLE leadml.served_schemas IN SHARE ROW EXCLUSIVE MODE")
+        connection.execute(
+            "DELETE FROM leadml.served_schemas s WHERE entity_type = %s AND NOT EXISTS "
+            "(SELECT FROM leadml.served_features f "
+            "WHERE f.entity_type = s.entity_type AND f.schema_id = s.schema_id)",
+            (entity,),
+        )
 
 
 def _drop(url: str, view: str, first: datetime) -> list[datetime]:

@@ -101,6 +101,13 @@ class Schema:
         )
 
     @cached_property
+    def categories(self) -> tuple[npt.NDArray[np.intp], Matrix]:
+        """Places of the categories, and how many words each has."""
+        places = [at for at, field in enumerate(self.fields) if field.type == "category"]
+        sizes = [float(len(self.fields[at].vocabulary)) for at in places]
+        return np.array(places, np.intp), np.array(sizes)
+
+    @cached_property
     def document(self) -> bytes:
         """The schema as canonical JSON: sorted keys, no spaces, UTF-8 as it is."""
         content = {
@@ -123,7 +130,7 @@ class Schema:
     @cached_property
     def schema_id(self) -> int:
         """First four bytes of the document's SHA-256, as a little-endian u32."""
-        return int.from_bytes(hashlib.sha256(self.document).digest()[:4], "little")
+        return document_id(self.document)
 
     @cached_property
     def dtype(self) -> np.dtype[np.void]:
@@ -159,8 +166,15 @@ class Schema:
                 for f in content["features"]
             )
             return cls(content["entity_type"], fields)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except FormatError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"not a schema document: {error!r}") from error
+
+
+def document_id(document: bytes) -> int:
+    """The schema id that belongs to these bytes."""
+    return int.from_bytes(hashlib.sha256(document).digest()[:4], "little")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +194,16 @@ class Rows:
     as_of: Micros
     computed_at: Micros
     values: Matrix
+
+    def where(self, kept: npt.NDArray[np.bool_]) -> Rows:
+        """Some of the rows, by a mask, bool[n]."""
+        return Rows(
+            self.schema,
+            self.positions[kept],
+            self.as_of[kept],
+            self.computed_at[kept],
+            self.values[kept],
+        )
 
 
 def encode(
@@ -254,12 +278,15 @@ def decode(
         Groups of rows. A key that was missing or invalidated is in none of them.
 
     Raises:
-        FormatError: a value is truncated, of an unknown format version or of an unknown schema.
+        FormatError: a value is truncated, of an unknown format version or of an unknown schema, or
+            a category has a code without a word.
     """
     result = []
     for positions, blob in _groups(payloads):
         try:
             rows = _decode_group(blob, positions, keys[positions[0]], schema_of)
+            if rows is not None:
+                rows = _with_words(rows, keys, on_broken)
         except FormatError as error:
             if on_broken is None:
                 raise
@@ -336,6 +363,25 @@ def _decode_group(
         records["computed_at"],
         records["values"],
     )
+
+
+def _with_words(
+    rows: Rows, keys: Sequence[str], on_broken: Callable[[int, FormatError], None] | None
+) -> Rows:
+    """Those of the rows whose categories all have a word or are missing."""
+    places, sizes = rows.schema.categories
+    codes = rows.values[:, places]
+    wordless: npt.NDArray[np.bool_] = np.any((codes < 0) | (codes >= sizes), axis=1)
+    if not wordless.any():
+        return rows
+    for position in rows.positions[wordless].tolist():
+        error = FormatError(
+            f"{keys[position]} has a code without a word in schema {rows.schema.schema_id}"
+        )
+        if on_broken is None:
+            raise error
+        on_broken(position, error)
+    return rows.where(~wordless)
 
 
 def python_values(field: Field, column: Matrix) -> list[Any]:

@@ -15,7 +15,14 @@ from redis.retry import Retry
 
 from leadml_pipelines.online import keys
 from leadml_pipelines.online.batch import Batch
-from leadml_pipelines.online.format import FormatError, Moments, Schema, decode, invalidation
+from leadml_pipelines.online.format import (
+    FormatError,
+    Moments,
+    Schema,
+    decode,
+    document_id,
+    invalidation,
+)
 from leadml_pipelines.times import from_micros, to_micros
 
 MAX_BATCH = 1000
@@ -24,6 +31,11 @@ JITTER = 0.1
 """Share by which a time to live is longer or shorter, so that keys don't expire all at once."""
 CLOCK_SKEW_SECONDS = 60
 """How far in the future `as_of` may lie before a value is refused."""
+
+SCHEMA_SECONDS = 30 * 24 * 3600
+"""How long a schema document lives after it was last written; twice as long as a value at least."""
+KEPT_SCHEMAS = 1000
+"""Schemas that are kept in memory."""
 
 _KEYS_PER_SCRIPT = 250
 _SCRIPTS_PER_TRIP = 8
@@ -121,6 +133,7 @@ class OnlineStore:
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
         )
         self._ttl_milliseconds = ttl_seconds * 1000
+        self._schema_seconds = max(SCHEMA_SECONDS, 2 * ttl_seconds)
         self._random = np.random.default_rng()
         self._schemas: dict[tuple[str, int], Schema] = {}
         self._write = self._redis.register_script(_WRITE)
@@ -166,29 +179,46 @@ class OnlineStore:
             OnlineStoreError: another schema has the same id.
         """
         key = keys.schema_key(schema.entity_type, schema.schema_id)
-        if not self._redis.set(key, schema.document, nx=True):
-            stored: Any = self._redis.get(key)
-            if stored != schema.document:
-                raise OnlineStoreError(
-                    f"{key} holds another schema with the same id; rename or reorder a feature"
-                )
-        self._schemas[schema.entity_type, schema.schema_id] = schema
+        stored: Any = self._redis.get(key)
+        # What is damaged is replaced.
+        if stored not in (None, schema.document) and document_id(stored) == schema.schema_id:
+            raise OnlineStoreError(
+                f"{key} holds another schema with the same id; rename or reorder a feature"
+            )
+        self._redis.set(key, schema.document, ex=self._schema_seconds)
+        self._remember(schema)
         return schema.schema_id
 
     def schema(self, entity_type: str, schema_id: int) -> Schema | None:
-        """The schema of an id, from memory if it was seen before; None if Redis lacks it."""
+        """The schema of an id, from memory if it was seen before; None if Redis lacks it.
+
+        Raises:
+            FormatError: what Redis holds is not the document of this id.
+        """
         known = self._schemas.get((entity_type, schema_id))
         if known is not None:
             return known
-        document: Any = self._redis.get(keys.schema_key(entity_type, schema_id))
+        key = keys.schema_key(entity_type, schema_id)
+        document: Any = self._redis.get(key)
         if document is None:
             return None
+        if document_id(document) != schema_id:
+            raise FormatError(f"{key} holds a document of another id")
         schema = Schema.from_document(document)
-        self._schemas[entity_type, schema_id] = schema
+        self._remember(schema)
         return schema
 
+    def _remember(self, schema: Schema) -> None:
+        if len(self._schemas) >= KEPT_SCHEMAS:
+            self._schemas.clear()  # those in use are soon there again
+        self._schemas[schema.entity_type, schema.schema_id] = schema
+
     def current_schema(self, entity_type: str) -> Schema | None:
-        """The schema of the newest whole snapshot; None before the first."""
+        """The schema of the newest whole snapshot; None before the first, or if Redis lacks it.
+
+        Raises:
+            FormatError: what Redis holds is not the document of its id.
+        """
         current: Any = self._redis.get(keys.current_schema_key(entity_type))
         return None if current is None else self.schema(entity_type, int(current))
 
@@ -210,7 +240,7 @@ class OnlineStore:
             ids: Entity ids.
             payloads: The packed value of each, from `format.encode`.
             progress: Told how many more are done.
-            schema: Stored in the same round trip before the values, where Redis lacks it.
+            schema: Stored in the same round trip before the values, and so lives on.
 
         Raises:
             OnlineStoreError: another schema has the same id.
@@ -248,7 +278,7 @@ class OnlineStore:
         with self._redis.pipeline(transaction=False) as pipe:
             if schema is not None:
                 key = keys.schema_key(schema.entity_type, schema.schema_id)
-                pipe.set(key, schema.document, nx=True)
+                pipe.set(key, schema.document, ex=self._schema_seconds)
             for names, arguments in calls:
                 pipe.evalsha(self._write.sha, len(names), *names, *arguments)
             answers = pipe.execute()

@@ -15,8 +15,8 @@ from leadml_pipelines.settings import MissingSettingError, Settings
 
 def main() -> int:
     """Serve until SIGINT or SIGTERM; 2 if the settings do not allow it."""
-    settings = Settings()
     try:
+        settings = Settings()
         require_safe_address(settings)
         app = create_app(settings)
     except (MissingSettingError, UnsafeAddressError, ValueError) as error:

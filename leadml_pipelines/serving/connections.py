@@ -11,12 +11,15 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from leadml_pipelines.postgres import connect
+from leadml_pipelines.postgres import SilentServerError, connect
 
 TURN_WAIT = 2.0
 """Seconds that a caller waits for its turn before it is refused."""
 REST = 0.5
 """Seconds for which PostgreSQL is left alone after it could not be reached."""
+GRACE = 0.5
+"""Seconds that an answer may be late after a statement's time is up: the server's own limit comes
+first, and this one only where the server is frozen."""
 
 # A lost server is noticed in two seconds, also by a connection that was open before.
 _LIMITS = {
@@ -54,6 +57,7 @@ class Connections:
         self._url = make_conninfo(url, **_LIMITS)
         timeout = f"SET statement_timeout = {int(statement_seconds * 1000)}"
         self._session = (*session, timeout)
+        self._answer_seconds = statement_seconds + GRACE
         self._turns = threading.BoundedSemaphore(size)
         self._idle: queue.LifoQueue[psycopg.Connection[Any]] = queue.LifoQueue(size)
         self._rests_until = 0.0
@@ -68,11 +72,12 @@ class Connections:
             PostgresUnavailableError: PostgreSQL can't be reached, or all connections are busy.
             StatementFailedError: it was reached, and refused.
         """
-        if time.monotonic() < self._rests_until:
-            raise PostgresUnavailableError("unreachable a moment ago")
+        self._refuse_while_it_rests()
         if not self._turns.acquire(timeout=TURN_WAIT):
             raise PostgresUnavailableError("busy")
         try:
+            # Whose turn this was may have found out meanwhile.
+            self._refuse_while_it_rests()
             return self._run(work)
         finally:
             self._turns.release()
@@ -93,7 +98,7 @@ class Connections:
                     connection.close()
                     raise
                 # A server that was started again has closed the connections of before.
-                if broken and reused:
+                if broken and reused and not isinstance(error, SilentServerError):
                     continue
                 if broken:
                     raise self._unavailable(error) from error
@@ -109,7 +114,7 @@ class Connections:
         except queue.Empty:
             pass
         try:
-            connection = connect(self._url, autocommit=True)
+            connection = connect(self._url, answer_seconds=self._answer_seconds, autocommit=True)
         except psycopg.Error as error:
             raise self._unavailable(error) from error
         try:
@@ -119,6 +124,10 @@ class Connections:
             connection.close()
             raise self._unavailable(error) from error
         return connection, False
+
+    def _refuse_while_it_rests(self) -> None:
+        if time.monotonic() < self._rests_until:
+            raise PostgresUnavailableError("unreachable a moment ago")
 
     def _unavailable(self, error: psycopg.Error) -> PostgresUnavailableError:
         self._rests_until = time.monotonic() + REST

@@ -5,7 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
 
 from leadml_pipelines.features.engineer import MAX_FUNCTIONS
 from leadml_pipelines.online.store import MAX_BATCH
@@ -13,8 +20,14 @@ from leadml_pipelines.serving.events import MAX_EVENTS
 
 MAX_RETRIEVE = 100
 """Most entities of a retrieve request."""
+MAX_NAMES = 1000
+"""Most feature names of a request."""
 
 FeatureValue = float | int | bool | str | None
+
+
+def _once(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(names))
 
 
 class Request(BaseModel):
@@ -29,8 +42,10 @@ class FeatureBatchRequest(Request):
     entity_ids: Annotated[
         list[str], Field(min_length=1, max_length=MAX_BATCH, description="1 to 1,000 ids")
     ]
-    feature_names: list[str] = Field(
-        default_factory=list, description="features to return; all of them when empty"
+    feature_names: Annotated[list[str], AfterValidator(_once)] = Field(
+        default_factory=list,
+        max_length=MAX_NAMES,
+        description="features to return, each once; all of them when empty",
     )
     entity_type: str = Field("lead", description="what the ids are of")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -31,19 +32,19 @@ class _Flight(Generic[K, V]):
 
 
 class Flights(Generic[K, V]):
-    """Computations under way, by key. Safe to share between threads.
+    """Computations under way, by key. Safe to share between threads."""
 
-    Args:
-        wait_seconds: How long to wait for somebody else's computation.
-    """
-
-    def __init__(self, wait_seconds: float) -> None:
-        self._wait_seconds = wait_seconds
+    def __init__(self) -> None:
         self._under_way: dict[K, _Flight[K, V]] = {}
         self._lock = threading.Lock()
 
     def get(
-        self, keys: Sequence[K], compute: Computation[K, V], *, join_started: bool
+        self,
+        keys: Sequence[K],
+        compute: Computation[K, V],
+        *,
+        join_started: bool,
+        deadline: float,
     ) -> tuple[dict[K, V], set[K]]:
         """Values of keys; those that nobody computes now are computed together, by this caller.
 
@@ -52,6 +53,8 @@ class Flights(Generic[K, V]):
             compute: Computes some of them.
             join_started: Whether a computation will do that has begun already, and so may not have
                 seen what happened since. One that has not begun always will.
+            deadline: By `time.monotonic`: how long to wait for other callers' computations. The
+                own computation must keep to it by itself.
 
         Returns:
             The values, and the keys that somebody else computed.
@@ -76,7 +79,7 @@ class Flights(Generic[K, V]):
         values = dict(own.values)
         joined: set[K] = set()
         for flight, wanted in others.items():
-            if not flight.done.wait(self._wait_seconds):
+            if not flight.done.wait(max(0.0, deadline - time.monotonic())):
                 raise FlightTimeoutError("a computation under way took too long")
             if flight.error is not None:
                 raise flight.error

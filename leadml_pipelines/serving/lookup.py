@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from leadml_pipelines.features.postgres_engine import SESSION, PresentQuery, PresentRow
-from leadml_pipelines.serving.connections import Connections
+from leadml_pipelines.serving.connections import Connections, StatementFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,7 +55,11 @@ class PresentReader:
         self._compiling = threading.Lock()
 
     def __call__(
-        self, entity_type: str, ids: Sequence[str], started: Callable[[], None] = lambda: None
+        self,
+        entity_type: str,
+        ids: Sequence[str],
+        started: Callable[[], None] = lambda: None,
+        deadline: float = math.inf,
     ) -> list[PresentRow]:
         """The entities among these that exist, in no order.
 
@@ -62,16 +67,20 @@ class PresentReader:
             entity_type: Such as `lead`.
             ids: Distinct ids.
             started: Called just before PostgreSQL is asked, when this call has its turn.
+            deadline: By `time.monotonic`: no further entities are begun after it.
 
         Raises:
             PostgresUnavailableError: PostgreSQL can't be reached.
-            StatementFailedError: it can't compute them.
+            StatementFailedError: it can't compute them, or not all of them by the deadline.
         """
         query = self._query(entity_type)
 
         def compute(connection: psycopg.Connection[Any]) -> list[PresentRow]:
             started()
-            return list(query.rows(connection, ids))
+            try:
+                return list(query.rows(connection, ids, deadline))
+            except TimeoutError as error:
+                raise StatementFailedError("too slow") from error
 
         return self._connections.run(compute)
 

@@ -154,19 +154,18 @@ class ModelShelf:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            try:
-                self._follow()
-            except redis.RedisError as error:
-                self._metrics.failures.labels("redis").inc()
-                log.warning("model_channel_lost", error=type(error).__name__)
-                self._look_in_registry()
-            except Exception:
-                # A pointer that nobody foresaw must not end the thread: no model would ever be
-                # exchanged again, and nobody would notice.
-                log.exception("model_pointers_not_understood")
+            _going_on(self._follow_or_fall_back)
             if not self._stop.is_set():
-                self._note_look()
+                _going_on(self._note_look)
                 self._stop.wait(self._poll_seconds)
+
+    def _follow_or_fall_back(self) -> None:
+        try:
+            self._follow()
+        except redis.RedisError as error:
+            self._metrics.failures.labels("redis").inc()
+            log.warning("model_channel_lost", error=type(error).__name__)
+            self._look_in_registry()
 
     def _follow(self) -> None:
         """Look at every message and every few seconds; subscribed before the first look."""
@@ -234,6 +233,17 @@ class ModelShelf:
     def _put(self, name: str, state: ModelState) -> None:
         # A new mapping, put in place at once: a request sees all of the old or all of the new.
         self._states = {**self._states, name: state}
+
+
+def _going_on(step: Callable[[], None]) -> None:
+    """Do something whose failure must not end the thread, such as a pointer that nobody foresaw.
+
+    No model would ever be exchanged again, and nobody would notice.
+    """
+    try:
+        step()
+    except Exception:
+        log.exception("models_not_looked_after")
 
 
 def load(name: str, pointer: Mapping[str, Any]) -> ServedModel:

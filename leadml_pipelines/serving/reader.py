@@ -9,6 +9,7 @@ caller than none. They are never written back, for they may lack an event that w
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,10 +27,18 @@ from leadml_pipelines.features.catalogue import Catalogue, catalogue
 from leadml_pipelines.features.present import Clock
 from leadml_pipelines.features.view import FRESHNESS
 from leadml_pipelines.online.batch import Batch
-from leadml_pipelines.online.format import Moments, Rows, Schema, decode, encode, moments
+from leadml_pipelines.online.format import (
+    FormatError,
+    Moments,
+    Rows,
+    Schema,
+    decode,
+    encode,
+    moments,
+)
 from leadml_pipelines.online.keys import entity_keys
 from leadml_pipelines.online.publish import pack
-from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.online.store import MAX_BATCH, OnlineStore
 from leadml_pipelines.online.values import check_rows, schema_for
 from leadml_pipelines.serving.connections import PostgresUnavailableError, StatementFailedError
 from leadml_pipelines.serving.errors import ApiError, some
@@ -47,8 +56,12 @@ if TYPE_CHECKING:
     from leadml_pipelines.features.view import Feature
     from leadml_pipelines.serving.served_log import ServedLog
 
-FLIGHT_WAIT = 5.0
-"""Seconds that a caller waits for somebody else's computation of the same entity."""
+COMPUTING_SECONDS = 5.0
+"""What computing may take for each thousand entities of a read, waiting for other callers'
+computations included."""
+TOGETHER = 100
+"""Most entities of one computation: what is computed by the deadline is written back, and the next
+read need not begin anew."""
 
 Source = Literal["cache", "computed", "snapshot"]
 
@@ -90,9 +103,13 @@ class PresentLookup(Protocol):
     """Computes entities as of now; `lookup.PresentReader` is one."""
 
     def __call__(
-        self, entity_type: str, ids: Sequence[str], started: Callable[[], None]
+        self,
+        entity_type: str,
+        ids: Sequence[str],
+        started: Callable[[], None],
+        deadline: float,
     ) -> list[PresentRow]:
-        """The entities among these that exist."""
+        """The entities among these that exist; none is begun after the deadline."""
 
     def features(self, entity_type: str) -> Sequence[Feature]:
         """The features that are computed, in their order."""
@@ -184,7 +201,7 @@ class FeatureReader:
         self._views = catalogue() if views is None else views
         self._limits: dict[str, _Limits] = {}
         self._schemas = WritingSchemas(self._current_schema)
-        self._flights: Flights[_Key, bytes] = Flights(FLIGHT_WAIT)
+        self._flights: Flights[_Key, bytes] = Flights()
         self._data_present: dict[str, tuple[float, int]] = {}
         self._share = StaleShare()
         metrics.stale_share.set_function(self._share.share)
@@ -301,28 +318,45 @@ class FeatureReader:
 
     def _computed(self, entity_type: str, names: list[str], seen: _Seen) -> dict[_Key, bytes]:
         """The packed values of those that exist, as of now; each is computed by one caller."""
+        deadline = time.monotonic() + COMPUTING_SECONDS * math.ceil(len(names) / MAX_BATCH)
+        values: dict[_Key, bytes] = {}
+        for start in range(0, len(names), TOGETHER):
+            some_names = names[start : start + TOGETHER]
+            values |= self._computed_together(entity_type, some_names, seen, deadline)
+        return values
 
+    def _computed_together(
+        self, entity_type: str, names: list[str], seen: _Seen, deadline: float
+    ) -> dict[_Key, bytes]:
         def compute(mine: list[_Key], started: Callable[[], None]) -> dict[_Key, bytes]:
-            return self._compute(entity_type, [name for _, name in mine], started, seen)
+            return self._compute(entity_type, [name for _, name in mine], started, seen, deadline)
 
-        wanted = [(entity_type, name) for name in names]
+        def get(keys: list[_Key], *, join_started: bool) -> tuple[dict[_Key, bytes], set[_Key]]:
+            return self._flights.get(keys, compute, join_started=join_started, deadline=deadline)
+
         # What was invalidated says since when a computation will do. Without Redis nobody knows,
         # and only one that has not begun yet is certain to see all that happened so far.
         believed = seen.redis_answered and not seen.doubtful
-        values, joined = self._flights.get(wanted, compute, join_started=believed)
+        wanted = [(entity_type, name) for name in names]
+        values, joined = get(wanted, join_started=believed)
         late = [
             key for key in joined if not _new_enough(values.get(key), seen.invalidated.get(key[1]))
         ]
         if late:
             for key in late:
                 values.pop(key, None)
-            values |= self._flights.get(late, compute, join_started=False)[0]
+            values |= get(late, join_started=False)[0]
         return values
 
     def _compute(
-        self, entity_type: str, names: list[str], started: Callable[[], None], seen: _Seen
+        self,
+        entity_type: str,
+        names: list[str],
+        started: Callable[[], None],
+        seen: _Seen,
+        deadline: float,
     ) -> dict[_Key, bytes]:
-        found = self._present(entity_type, names, started)
+        found = self._present(entity_type, names, started, deadline)
         if not found:
             return {}
         features = self._present.features(entity_type)
@@ -382,7 +416,11 @@ class FeatureReader:
             return self._store.current_schema(entity_type)
         except redis.RedisError as error:
             self._redis_state.note_failure(error)
-            return None
+        except FormatError as error:
+            # Only words are continued from it: without it they get codes of their own.
+            self._metrics.failures.labels("redis").inc()
+            log.error("broken_schema_in_redis", entity_type=entity_type, error=str(error))
+        return None
 
     # Time
 
@@ -510,15 +548,7 @@ def _new_enough(payload: bytes | None, untrue: Moments | None) -> bool:
 def _without(rows: Rows, left_out: npt.NDArray[np.bool_]) -> Rows:
     """Rows but for some positions of the batch."""
     kept = ~left_out[rows.positions]
-    if kept.all():
-        return rows
-    return replace(
-        rows,
-        positions=rows.positions[kept],
-        as_of=rows.as_of[kept],
-        computed_at=rows.computed_at[kept],
-        values=rows.values[kept],
-    )
+    return rows if kept.all() else rows.where(kept)
 
 
 def _expired(rows: Rows, now: int, limits: _Limits) -> Rows:

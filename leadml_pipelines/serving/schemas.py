@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from leadml_pipelines.online.format import Schema
+from leadml_pipelines.online.store import KEPT_SCHEMAS
 from leadml_pipelines.online.values import FeatureLike, schema_for_rows
 
 CURRENT_FOR = 1.0
@@ -49,21 +50,34 @@ class WritingSchemas:
             rows: Python values.
             ask: Whether Redis may be asked what the current schema is.
         """
+        if ask:
+            self._look(entity_type)
         with self._lock:
-            now = time.monotonic()
-            if ask and now - self._looked.get(entity_type, -CURRENT_FOR) >= CURRENT_FOR:
-                current = self._current(entity_type)
-                self._looked[entity_type] = now
-                if current is not None and current != self._base.get(entity_type):
-                    self._base[entity_type] = current
-                    self._grown.pop(entity_type, None)
             previous = self._grown.get(entity_type) or self._base.get(entity_type)
             schema = schema_for_rows(entity_type, features, rows, previous)
             if schema is not previous:
                 self._grown[entity_type] = schema
+            # The latest one comes last, and the first one is forgotten first.
+            self._by_id.pop(schema.schema_id, None)
             self._by_id[schema.schema_id] = schema
+            if len(self._by_id) > KEPT_SCHEMAS:
+                del self._by_id[next(iter(self._by_id))]
             return schema
 
     def by_id(self, schema_id: int) -> Schema | None:
-        """A schema that `of_rows` gave."""
+        """A schema that `of_rows` gave lately."""
         return self._by_id.get(schema_id)
+
+    def _look(self, entity_type: str) -> None:
+        """Ask Redis for the current schema, if that was long ago, while others go on."""
+        before = self._looked.get(entity_type, -CURRENT_FOR)
+        if time.monotonic() - before < CURRENT_FOR:
+            return
+        current = self._current(entity_type)
+        with self._lock:
+            if self._looked.get(entity_type, -CURRENT_FOR) != before:
+                return  # Somebody else asked later, or as late.
+            self._looked[entity_type] = time.monotonic()
+            if current is not None and current != self._base.get(entity_type):
+                self._base[entity_type] = current
+                self._grown.pop(entity_type, None)

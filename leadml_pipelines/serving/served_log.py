@@ -35,7 +35,8 @@ REMEMBERED = 100_000
 """Vectors known to be written: a cached value is served many times and written once."""
 
 _LIMITS = {"connect_timeout": 2, "tcp_user_timeout": 5000}
-_STATEMENT_MILLISECONDS = 5000
+_STATEMENT_SECONDS = 5
+_ANSWER_SECONDS = _STATEMENT_SECONDS + 1
 _CLOSE_SECONDS = 10
 
 _COPY = (
@@ -106,7 +107,6 @@ class ServedLog:
         self._closing = threading.Event()
         # The writer's own.
         self._connection: psycopg.Connection[Any] | None = None
-        self._schemas: set[tuple[str, int]] = set()
         self._known: dict[bytes, None] = {}
 
     def note(self, batch: Batch, sources: Sequence[str | None]) -> None:
@@ -171,13 +171,16 @@ class ServedLog:
             return True
         try:
             written = self._write(waiting)
-        except psycopg.Error as error:
+        except Exception as error:
+            # Whatever it is must not end the thread: nothing would ever be logged again.
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
             self._dropped.inc(count)
-            # Only the kind: a driver's message may quote the address.
-            log.warning("served_vectors_dropped", count=count, error=type(error).__name__)
+            # Of PostgreSQL only the kind: a driver's message may quote the address.
+            unforeseen = not isinstance(error, psycopg.Error)
+            kind = type(error).__name__
+            log.warning("served_vectors_dropped", count=count, error=kind, exc_info=unforeseen)
             return False
         self._logged.inc(written)
         return True
@@ -192,21 +195,20 @@ class ServedLog:
         if not new:
             return 0
         if self._connection is None:
-            self._connection = connect(self._url, autocommit=True)
-            self._connection.execute(f"SET statement_timeout = {_STATEMENT_MILLISECONDS}".encode())
+            self._connection = connect(self._url, answer_seconds=_ANSWER_SECONDS, autocommit=True)
+            self._connection.execute(f"SET statement_timeout = '{_STATEMENT_SECONDS}s'".encode())
         schemas = {(s.entity_type, s.schema_id): s for s in (drawn.schema for drawn in waiting)}
         with self._connection.transaction(), self._connection.cursor() as cursor:
-            for key in schemas.keys() - self._schemas:
-                cursor.execute(
-                    "INSERT INTO leadml.served_schemas (entity_type, schema_id, document) "
-                    "VALUES (%s, %s, %s::jsonb) ON CONFLICT DO NOTHING",
-                    (*key, schemas[key].document.decode()),
-                )
+            # Each time: those that no vector needs are forgotten.
+            cursor.executemany(
+                "INSERT INTO leadml.served_schemas (entity_type, schema_id, document) "
+                "VALUES (%s, %s, %s::jsonb) ON CONFLICT DO NOTHING",
+                [(*key, schema.document.decode()) for key, schema in schemas.items()],
+            )
             with cursor.copy(_COPY) as copy:
                 copy.set_types(_TYPES)
                 for row in new.values():
                     copy.write_row(row)
-        self._schemas |= schemas.keys()
         self._known |= dict.fromkeys(new)
         while len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]

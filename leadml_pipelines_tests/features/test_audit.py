@@ -501,6 +501,24 @@ def test_days_that_would_keep_nothing_are_refused_before_the_log_is_touched(
     assert left == [("a",)]
 
 
+def test_schemas_that_no_kept_vector_needs_are_forgotten(postgres_url: str) -> None:
+    world_of("a").load(postgres_url)
+    serve(postgres_url, ["a"], NOW)
+    with connect(postgres_url) as connection:
+        connection.execute(
+            "INSERT INTO leadml.served_schemas (entity_type, schema_id, document) "
+            "VALUES ('lead', 1, '{}'), ('agent', 2, '{}')"
+        )
+    prune(postgres_url, "lead", 7)
+    with connect(postgres_url) as connection:
+        left = connection.execute(
+            "SELECT s.schema_id, f.entity_id FROM leadml.served_schemas s "
+            "LEFT JOIN leadml.served_features f USING (entity_type, schema_id) ORDER BY entity_id"
+        ).fetchall()
+    assert [entity for _, entity in left] == ["a", None]
+    assert left[1][0] == 2
+
+
 def test_the_report_is_written_for_programs_and_people(
     postgres_url: str, bulk: Bulk, tmp_path: Path
 ) -> None:

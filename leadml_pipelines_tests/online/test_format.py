@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,6 +155,42 @@ def test_integer_is_no_float_and_boolean_is_no_number() -> None:
 def test_code_without_a_word_is_refused() -> None:
     with pytest.raises(FormatError, match="stage has a code outside"):
         python_values(SCHEMA.fields[3], np.array([3.0]))
+
+
+def test_a_value_with_a_code_without_a_word_names_the_key() -> None:
+    good, bad = encode(SCHEMA, 1, 1, np.array([[1.0, 1.0, 1.0, 2.0], [1.0, 1.0, 1.0, 3.0]]))
+    with pytest.raises(FormatError, match="leadml:lead:bad has a code without a word"):
+        decode([good, bad], ["leadml:lead:good", "leadml:lead:bad"], _find(SCHEMA))
+
+
+def test_values_with_codes_without_a_word_are_broken_and_those_beside_them_are_not() -> None:
+    values = np.array([[1.0, 1.0, 1.0, code] for code in (-1.0, np.nan, 2.0, 3.0)])
+    broken: list[int] = []
+    (rows,) = decode(
+        encode(SCHEMA, 1, 1, values),
+        list("abcd"),
+        _find(SCHEMA),
+        lambda position, error: broken.append(position),
+    )
+    assert broken == [0, 3]
+    assert rows.positions.tolist() == [1, 2]
+    np.testing.assert_array_equal(rows.values, values[1:3])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"type": "text"},
+        {"type": "double", "vocabulary": ["a"]},
+        {"type": "category", "vocabulary": ["a", "a"]},
+        {"name": "inbound_count_30d"},
+    ],
+)
+def test_a_document_that_makes_no_schema_is_refused(change: dict[str, Any]) -> None:
+    content = json.loads(SCHEMA.document)
+    content["features"][0] |= change
+    with pytest.raises(FormatError, match="not a schema document"):
+        Schema.from_document(json.dumps(content).encode())
 
 
 def test_rows_of_two_schemas_come_back_in_their_places() -> None:

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from leadml_pipelines.online.format import Field, FormatError, Schema, encode
-from leadml_pipelines.online.store import JITTER, OnlineStore, OnlineStoreError
+from leadml_pipelines.online.store import JITTER, SCHEMA_SECONDS, OnlineStore, OnlineStoreError
 from leadml_pipelines.times import from_micros, to_micros, utc_now
 
 SCHEMA = Schema("lead", (Field("score", "double"), Field("count", "integer")))
@@ -189,10 +189,40 @@ def test_schema_is_read_from_redis_by_another_process(redis_url: str) -> None:
     second.close()
 
 
-def test_schema_with_the_id_of_another_is_refused(store: OnlineStore, raw: redis.Redis) -> None:
-    raw.set(f"leadml:schema:lead:{SCHEMA.schema_id}", b"{}")
+def test_schema_with_the_id_of_another_is_refused(store: OnlineStore) -> None:
+    """Two of the very few that have the same first four bytes of their hash."""
+    first, second = (Schema("lead", (Field(f"feature_{i}", "double"),)) for i in (22863, 146633))
+    assert first.schema_id == second.schema_id
+    store.put_schema(first)
     with pytest.raises(OnlineStoreError, match="another schema with the same id"):
+        store.put_schema(second)
+
+
+@pytest.mark.parametrize("damaged", [b"{}", b'{"format":1,"entity_type":"lead","features":[]}'])
+def test_a_schema_document_that_is_not_what_its_id_says_is_refused_and_replaced(
+    store: OnlineStore, redis_url: str, raw: redis.Redis, damaged: bytes
+) -> None:
+    raw.set(f"leadml:schema:lead:{SCHEMA.schema_id}", damaged)
+    with pytest.raises(FormatError, match=f"leadml:schema:lead:{SCHEMA.schema_id} holds"):
+        store.schema("lead", SCHEMA.schema_id)
+    store.put_schema(SCHEMA)
+    other = OnlineStore(redis_url)
+    assert other.schema("lead", SCHEMA.schema_id) == SCHEMA
+    other.close()
+
+
+def test_a_schema_document_lives_on_from_each_write_and_longer_than_any_value(
+    redis_url: str, raw: redis.Redis
+) -> None:
+    key = f"leadml:schema:lead:{SCHEMA.schema_id}"
+    for ttl, lives in ((3600, SCHEMA_SECONDS), (SCHEMA_SECONDS, 2 * SCHEMA_SECONDS)):
+        store = OnlineStore(redis_url, ttl_seconds=ttl)
         store.put_schema(SCHEMA)
+        assert lives - 60 < raw.ttl(key) <= lives
+        raw.expire(key, 10)
+        store.write_batch("lead", ["a"], encode(SCHEMA, 1, 1, np.zeros((1, 2))), schema=SCHEMA)
+        assert lives - 60 < raw.ttl(key) <= lives
+        store.close()
 
 
 def test_scripts_are_loaded_again_after_redis_forgot_them(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,9 +16,8 @@ from pydantic import SecretStr
 
 from leadml_pipelines.features.present import present_sql
 from leadml_pipelines.postgres import connect
-from leadml_pipelines.serving import events
 from leadml_pipelines.serving.connections import Connections
-from leadml_pipelines.serving.events import EventDoor
+from leadml_pipelines.serving.events import EventDoor, Receipt
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.outbox import Courier, Outbox, keep
 from leadml_pipelines.serving.redis_state import RedisState
@@ -306,6 +305,27 @@ def test_invalidations_are_dated_after_the_commit_and_older_values_lose(
     assert (outbox.waiting(), outbox.deliver()) == (0, 0)
 
 
+def test_a_failure_that_nobody_foresaw_does_not_end_the_delivery(
+    offline: World, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, failed = outbox.deliver, threading.Event()
+
+    def once() -> int:
+        if failed.is_set():
+            return original()
+        failed.set()
+        raise KeyError("nobody foresaw this")
+
+    monkeypatch.setattr(outbox, "deliver", once)
+    with connect(offline.settings.require_postgres()) as connection:
+        keep(connection, [("lead", "lead_0")])
+    courier = Courier(outbox, Metrics())
+    courier.start()
+    wait_for(lambda: offline.store.read_batch("lead", ["lead_0"]).missing() == [0])
+    courier.stop()
+    assert failed.is_set()
+
+
 def test_only_the_entities_asked_for_are_delivered(offline: World, outbox: Outbox) -> None:
     url = offline.settings.require_postgres()
     with connect(url) as connection:
@@ -314,11 +334,7 @@ def test_only_the_entities_asked_for_are_delivered(offline: World, outbox: Outbo
     assert offline.store.read_batch("lead", ["lead_0", "lead_1"]).missing() == [1]
 
 
-def test_the_agent_of_an_event_is_invalidated_too_where_agents_have_features(
-    app: httpx.Client, offline: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    types = SimpleNamespace(entities=("lead", "agent"))
-    monkeypatch.setattr(events, "catalogue", lambda: types)
+def test_the_agent_of_an_event_is_invalidated_too(app: httpx.Client, offline: World) -> None:
     seen: dict[str, tuple[int, int]] = {}
     _post(app, event("with agent", "lead_0", utc_now(), agent_id="smith"))
     _post(app, event("without", "lead_1", utc_now()))
@@ -360,7 +376,7 @@ def test_redis_is_not_believed_when_an_event_came_while_it_was_told_the_rest(
                 receipts.append(door.post([event("between", "lead_0", utc_now())]))
             return told
 
-    receipts: list[events.Receipt] = []
+    receipts: list[Receipt] = []
     courier = Courier(Slow(connections, offline.store), state, metrics)
     state.note_failure(redis.ConnectionError())
     courier.look()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -200,6 +201,47 @@ def test_value_of_a_lost_schema_is_computed(offline: World, serving: Serving) ->
     offline.store._redis.delete(f"leadml:schema:lead:{schema.schema_id}")
     answer = _ask(client, "lead_0")
     assert answer["features"]["lead_0"] == _computed(offline, answer, "lead_0")
+
+
+@pytest.mark.parametrize("damaged", [b'{"format": 1', b"text", b"another"])
+def test_a_damaged_schema_document_is_mended_and_its_values_are_computed(
+    offline: World, serving: Serving, damaged: bytes
+) -> None:
+    """Also where the values that are computed are of this very schema."""
+    client = serving(offline.settings)
+    offline.store._redis.delete("leadml:lead:lead_0")
+    number = (
+        _ask(client, "lead_0", "lead_1")
+        and client.post("/api/v1/features/retrieve", json={"entity_ids": ["lead_0"]}).json()[
+            "meta"
+        ]["lead_0"]["schema_id"]
+    )
+    schema = offline.store.schema("lead", number)
+    assert schema is not None
+    documents = {
+        b"text": schema.document.replace(b'"boolean"', b'"text"'),
+        b"another": schema.document.replace(b"is_open", b"is_shut"),
+    }
+    offline.store._redis.set(f"leadml:schema:lead:{number}", documents.get(damaged, damaged))
+    offline.store._redis.set("leadml:schema:lead:current", number)
+    fresh = serving(offline.settings)
+    for source in ("computed", "cache"):
+        answer = _ask(fresh, "lead_0")
+        assert answer["features"]["lead_0"] == _computed(offline, answer, "lead_0")
+        assert answer["meta"]["lead_0"]["source"] == source
+
+
+def test_a_value_with_a_code_without_a_word_alone_is_computed(
+    offline: World, serving: Serving
+) -> None:
+    client = serving(offline.settings)
+    schema = offline.store.current_schema("lead")
+    assert schema is not None
+    at = 24 + 8 * schema.positions["stage"]
+    offline.store._redis.setrange("leadml:lead:lead_0", at, struct.pack("<d", 99.0))
+    answer = _ask(client, "lead_0", "lead_1")
+    assert answer["features"]["lead_0"] == _computed(offline, answer, "lead_0")
+    assert answer["meta"]["lead_1"]["source"] == "cache"
 
 
 def test_app_notices_that_redis_is_back(offline: World, serving: Serving) -> None:

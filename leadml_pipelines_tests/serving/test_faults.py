@@ -1,14 +1,18 @@
-"""Redis and PostgreSQL stopped and started under a running app."""
+"""Redis and PostgreSQL stopped and started, or frozen, under a running app."""
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from leadml_pipelines.online.publish import publish_snapshot
@@ -40,6 +44,22 @@ class Servers:
 
     def stop(self, name: str) -> None:
         self._stacks[name].stop()
+
+    @contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        """The server is there, and its kernel takes what is sent; but it does nothing."""
+        pid = next(s.pid for s in self._stacks[name].status() if s.name == name)
+        server = psutil.Process(pid)
+        server.suspend()
+        # Only now: while it runs it may have one child more.
+        frozen = [server, *server.children(recursive=True)]
+        for child in frozen[1:]:
+            child.suspend()
+        try:
+            yield
+        finally:
+            for process in frozen:
+                process.send_signal(signal.SIGCONT)
 
     def url(self, name: str) -> str:
         return self._stacks[name].environment()[f"LEADML_{name.upper()}_URL"]
@@ -90,7 +110,7 @@ def client(servers: Servers, tmp_path: Path) -> Iterator[httpx.Client]:
         postgres_url=servers.url("postgres"),
     )
     with serve(settings) as client:
-        # The first computation compiles the views, which the budget of a read is not meant for.
+        # The first computation waits for its statement to be compiled, faults or not.
         client.post(BATCH, json={"entity_ids": ["nobody"]}, timeout=60)
         yield client
 
@@ -241,3 +261,34 @@ def test_both_stopped_is_a_503_that_says_so_and_both_come_back(
     wait_for(lambda: _source(client, "lead_0") == "cache")
     servers.start("postgres")
     wait_for(lambda: _source(client, "lead_3") == "computed")
+
+
+def test_a_frozen_postgres_holds_nobody_and_is_found_again(
+    servers: Servers, client: httpx.Client
+) -> None:
+    """`statement_timeout` is the server's own: a server that is frozen keeps none."""
+    assert _source(client, "lead_1") == "computed"
+    # Connections that are open, each of which could hold a caller for ever.
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda at: _ask(client, f"lead_{at}"), range(2, 6)))
+    with servers.frozen("postgres"), ThreadPoolExecutor(9) as pool:
+        missed = [
+            pool.submit(client.post, BATCH, json={"entity_ids": [f"lead_{at}"]})
+            for at in range(6, 14)
+        ]
+        posted = pool.submit(
+            client.post, EVENTS, json={"events": [event("frozen", "lead_1", utc_now())]}
+        )
+        assert _source(client, "lead_1") == "cache"
+        assert {future.result().status_code for future in missed} == {503}
+        assert posted.result().status_code == 503
+    wait_for(lambda: _source(client, "lead_6") == "computed")
+
+
+def test_a_frozen_redis_holds_nobody_and_is_found_again(
+    servers: Servers, client: httpx.Client
+) -> None:
+    assert _source(client, "lead_1") == "computed"
+    with servers.frozen("redis"):
+        assert _source(client, "lead_1") == "computed"
+    wait_for(lambda: _source(client, "lead_1") == "cache")

@@ -48,6 +48,19 @@ def test_only_the_named_features_come_back_in_the_named_order(client: httpx.Clie
     assert list(answer["features"]["lead_0"]) == names
 
 
+def test_a_feature_that_is_named_twice_is_looked_up_once(client: httpx.Client) -> None:
+    names = ["stage", "quality_score", "stage"]
+    answer = _ask(client, feature_names=names).json()
+    assert list(answer["features"]["lead_0"]) == names[:2]
+    nulls = answer["meta"]["lead_0"]["null_features"]
+    assert len(nulls) == len(set(nulls))
+
+
+def test_more_feature_names_than_anybody_has_are_refused(client: httpx.Client) -> None:
+    message = _refused(_ask(client, feature_names=["is_open"] * 1001), 422, "invalid_request")
+    assert "feature_names has 1001 entries; 1000 is the limit" in message
+
+
 def test_integers_stay_integers_and_missing_is_null(client: httpx.Client, world: World) -> None:
     text = _ask(client, entity_ids=IDS, feature_names=["inbound_count_30d"]).text
     assert "NaN" not in text

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.serving.metrics import Metrics
+from leadml_pipelines.serving.models import ModelShelf
 from leadml_pipelines.settings import Settings
 from leadml_pipelines_tests.serving.artifacts import expected_value, make_model
-from leadml_pipelines_tests.serving.conftest import World, wait_for
+from leadml_pipelines_tests.serving.conftest import NO_REDIS, World, wait_for
 
 
 def _model(client: httpx.Client, name: str = "conversion") -> dict[str, Any]:
@@ -163,3 +167,51 @@ def test_pointer_that_nobody_foresaw_stops_nothing(client: httpx.Client, world: 
     world.store.set_model_pointer("churn", "champion", world.pointers["churn"])
     wait_for(lambda: _model(client)["model_id"] == "conversion_2")
     assert _model(client, "churn")["loaded"]
+
+
+@pytest.fixture
+def shelf_of_the_registry(world: World) -> Iterator[Callable[..., ModelShelf]]:
+    """A shelf without Redis: all it knows, it has from the registry."""
+    store = OnlineStore(NO_REDIS.get_secret_value())
+    with ExitStack() as at_end:
+        at_end.callback(store.close)
+
+        def start(fallback: Callable[[], Any], then: Callable[[], None]) -> ModelShelf:
+            shelf = ModelShelf(store, fallback, Metrics(), then, poll_seconds=0.05)
+            at_end.callback(shelf.stop)
+            shelf.start()
+            return shelf
+
+        yield start
+
+
+def test_a_registry_that_fails_as_nobody_foresaw_is_asked_again(
+    world: World, shelf_of_the_registry: Callable[..., ModelShelf]
+) -> None:
+    asked: list[str] = []
+
+    def registry() -> dict[str, dict[str, Any]]:
+        asked.append("once")
+        if len(asked) == 1:
+            raise KeyError("nobody foresaw this")
+        return {"churn": world.pointers["churn"]}
+
+    shelf = shelf_of_the_registry(registry, lambda: None)
+    wait_for(lambda: "churn" in shelf.states)
+    assert shelf.looked.is_set()
+
+
+def test_what_fails_after_the_first_look_does_not_end_the_looking(
+    world: World, shelf_of_the_registry: Callable[..., ModelShelf]
+) -> None:
+    found: dict[str, dict[str, Any]] = {}
+    failed: list[str] = []
+
+    def fail() -> None:
+        failed.append("once")
+        raise ImportError("nobody foresaw this")
+
+    shelf = shelf_of_the_registry(lambda: found, fail)
+    wait_for(lambda: failed)
+    found["churn"] = world.pointers["churn"]
+    wait_for(lambda: "churn" in shelf.states)

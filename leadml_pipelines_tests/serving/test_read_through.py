@@ -19,12 +19,14 @@ from pydantic import SecretStr
 from leadml_pipelines.features.catalogue import Catalogue, UnknownFeatureError, catalogue
 from leadml_pipelines.features.functions import Count, function_view
 from leadml_pipelines.features.snapshots import check_snapshot, write_view_snapshot
+from leadml_pipelines.features.view import Feature, FeatureView
 from leadml_pipelines.online.keys import EntityIdError
 from leadml_pipelines.online.publish import publish_snapshot
 from leadml_pipelines.postgres import connect
+from leadml_pipelines.serving import reader
 from leadml_pipelines.serving.errors import ApiError
 from leadml_pipelines.serving.metrics import Metrics
-from leadml_pipelines.serving.online_features import OnlineFeatures
+from leadml_pipelines.serving.online_features import Entity, OnlineFeatures
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import to_micros, utc_now
 from leadml_pipelines_tests.online.frames import expected, lead_features, lead_frame
@@ -57,6 +59,22 @@ def opened(online_settings: Settings) -> Iterator[Opened]:
         yield open_
 
 
+def _ones() -> Catalogue:
+    """A feature of agents that needs nothing but the agent."""
+    from sqlframe.standalone import functions as F  # noqa: N812
+
+    feature = Feature("one", "integer", "", None, None, 0, "One.", "fit")
+    view = FeatureView(
+        "ones",
+        "agent",
+        "Ones.",
+        (feature,),
+        ("spine",),
+        lambda read: read["spine"].select("entity_id", "as_of", F.lit(1).alias("one")),
+    )
+    return Catalogue([view])
+
+
 def _sample(metrics: Metrics, name: str, **labels: str) -> float:
     return metrics.registry.get_sample_value(name, labels) or 0.0
 
@@ -82,6 +100,43 @@ def test_a_thousand_and_one_ids_are_split_and_answered_in_their_order(opened: Op
     assert [entity.entity_id for entity in answered] == ids[:1001]
     assert {e.source for e in answered} == {"computed", None}
     assert {e.source for e in online.get("lead", ids[:1001])} == {"cache", None}
+
+
+@pytest.fixture
+def slow_agents(postgres_url: str) -> str:
+    """A schema in which each look at an agent takes a quarter of a second; of forty agents."""
+    with connect(postgres_url) as connection:
+        connection.execute(
+            "INSERT INTO crm.agents (agent_id) SELECT 'agent_' || i FROM generate_series(0, 39) i "
+            "ON CONFLICT DO NOTHING"
+        )
+        connection.execute(
+            "DROP SCHEMA IF EXISTS slow CASCADE; CREATE SCHEMA slow; CREATE VIEW slow.agents AS "
+            "SELECT a.* FROM (SELECT pg_sleep(0.25)) s CROSS JOIN crm.agents a"
+        )
+    return "slow"
+
+
+def test_a_read_that_takes_too_long_ends_and_the_next_one_goes_on_from_there(
+    opened: Opened, slow_agents: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No single statement is too slow; all of them together are."""
+    monkeypatch.setattr(reader, "COMPUTING_SECONDS", 0.4)
+    monkeypatch.setattr(reader, "TOGETHER", 10)
+    online = opened(views=_ones(), crm_schema=slow_agents)
+    ids = [f"agent_{at}" for at in range(40)]
+    reasons = []
+
+    def answered() -> list[Entity] | None:
+        try:
+            return online.get("agent", ids)
+        except ApiError as error:
+            reasons.append(str(error))
+            return None
+
+    found = wait_for(answered)
+    assert "PostgreSQL can neither compute them" in reasons[0]
+    assert {entity.status for entity in found} == {"present"}
 
 
 def test_unknown_and_not_yet_created_leads_are_unknown_and_take_no_key(
@@ -178,9 +233,9 @@ def test_many_askers_of_a_missing_lead_wait_for_one_computation(
     statements: list[str] = []
     original = online.present.__call__
 
-    def counted(entity_type: str, ids: Any, started: Any) -> Any:
+    def counted(entity_type: str, ids: Any, *rest: Any) -> Any:
         statements.extend(ids)
-        return original(entity_type, ids, started)
+        return original(entity_type, ids, *rest)
 
     online.reader._present = counted  # type: ignore[assignment]
     counted.features = online.present.features  # type: ignore[attr-defined]
@@ -208,8 +263,8 @@ def test_who_saw_an_invalidation_does_not_take_a_computation_from_before_it(
     looked, go = threading.Event(), threading.Event()
     calls: list[int] = []
 
-    def slow_answer(entity_type: str, ids: Any, started: Any) -> Any:
-        rows = original(entity_type, ids, started)
+    def slow_answer(entity_type: str, ids: Any, *rest: Any) -> Any:
+        rows = original(entity_type, ids, *rest)
         calls.append(len(calls))
         if len(calls) == 1:
             looked.set()

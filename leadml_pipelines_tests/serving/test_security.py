@@ -98,6 +98,17 @@ def test_command_refuses_an_open_address_without_keys(
     assert "0.0.0.0, which other machines can reach" in capsys.readouterr().err
 
 
+def test_command_names_a_misspelt_setting_and_shows_no_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "leadml.toml").write_text('postgres_ulr = "postgresql://u:hunter2@h/db"\n')
+    monkeypatch.setenv("LEADML_HOME", str(tmp_path))
+    assert main() == 2
+    written = capsys.readouterr().err
+    assert "postgres_ulr" in written
+    assert "hunter2" not in written
+
+
 def test_command_serves_until_it_is_told_to_end(world: World, tmp_path: Path) -> None:
     process = _command(world, LEADML_HTTP_PORT="0")
     assert process.stderr is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -199,6 +200,43 @@ def test_after_a_failure_the_log_connects_again(
     wait_for(lambda: counted(metrics, "dropped") == 1)
     log.note(many(1, AS_OF + 2), ["cache"])
     wait_for(lambda: len(stored(postgres_url)) == 2)
+    log.close()
+
+
+def test_a_failure_that_nobody_foresaw_drops_what_waited_and_the_log_goes_on(
+    postgres_url: str, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served_log, "PERIOD", 0.01)
+    monkeypatch.setattr(served_log, "REST", 0.01)
+    original, failed = ServedLog._write, threading.Event()
+
+    def once(log: ServedLog, waiting: Any) -> int:
+        if failed.is_set():
+            return original(log, waiting)
+        failed.set()
+        raise KeyError("nobody foresaw this")
+
+    monkeypatch.setattr(ServedLog, "_write", once)
+    log = ServedLog(postgres_url, 1.0, metrics)
+    log.note(many(2), ["cache"] * 2)
+    wait_for(lambda: counted(metrics, "dropped") == 2)
+    log.note(many(3, AS_OF + 1), ["cache"] * 3)
+    wait_for(lambda: len(stored(postgres_url)) == 3)
+    log.close()
+
+
+def test_a_schema_that_was_forgotten_is_written_again_with_the_next_vector(
+    postgres_url: str, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served_log, "PERIOD", 0.01)
+    log = ServedLog(postgres_url, 1.0, metrics)
+    schemas = "SELECT count(*) FROM leadml.served_schemas"
+    for turn in range(2):
+        log.note(many(1, AS_OF + turn), ["cache"])
+        wait_for(lambda: counted(metrics, "logged") == turn + 1)  # noqa: B023
+        with connect(postgres_url) as connection:
+            assert connection.execute(schemas).fetchone() == (1,)
+            connection.execute("TRUNCATE leadml.served_schemas")
     log.close()
 
 
