@@ -16,8 +16,7 @@ def changed_since(url: str, entity_type: str, as_of: datetime) -> set[str]:
 
     In Redis nothing keeps an older value out once a newer one has expired, so these are left out of
     the publication; they are computed when they are asked for. An event that was dated ahead counts
-    from its own time on. All of this is remembered for two days, so that of a snapshot that is
-    older than that too few are left out.
+    from its own time on. Only the last two days are remembered.
 
     Args:
         url: PostgreSQL.

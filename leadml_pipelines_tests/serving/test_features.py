@@ -70,8 +70,8 @@ def test_integers_stay_integers_and_missing_is_null(client: httpx.Client, world:
 
 def test_each_entity_tells_its_age_and_source(client: httpx.Client) -> None:
     meta = _ask(client).json()["meta"]["lead_0"]
-    assert set(meta) == {"as_of", "age_seconds", "status", "source", "null_features"}
-    assert (meta["status"], meta["source"]) == ("present", "cache")
+    assert set(meta) == {"as_of", "age_seconds", "status", "source", "null_features", "degraded"}
+    assert (meta["status"], meta["source"], meta["degraded"]) == ("present", "cache", [])
     age = utc_now() - datetime.fromisoformat(meta["as_of"])
     assert 0 <= meta["age_seconds"] <= age.total_seconds()
 
@@ -119,6 +119,7 @@ def test_an_unknown_lead_is_told_beside_the_known_ones(client: httpx.Client, pat
     assert answer["features"]["lead_0"]
     unknown = answer["meta"]["lead_x"]
     assert (unknown.pop("status"), unknown.pop("null_features")) == ("unknown", [])
+    assert unknown.pop("degraded") == answer["degraded"] == []
     assert set(unknown.values()) == {None}
     assert answer["meta"]["lead_0"]["status"] == "present"
 
