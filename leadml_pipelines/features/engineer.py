@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from leadml_pipelines.features.catalogue import Catalogue, catalogue
 from leadml_pipelines.features.entity_types import entity_type
@@ -22,6 +23,9 @@ from leadml_pipelines.features.present import Clock, present_sql
 from leadml_pipelines.features.view import FeatureView, Value
 from leadml_pipelines.times import require_utc
 
+if TYPE_CHECKING:
+    import psycopg
+
 VIEW = "ad_hoc"
 """Name of the view that the functions make; also in the text to paste."""
 
@@ -34,8 +38,8 @@ MAX_WORDS = 50
 GREATEST = 1e12
 """Greatest number in a spec."""
 
-TIME_LIMIT = timedelta(seconds=5)
-"""How long PostgreSQL may work on one statement, for ten entities, before it is stopped."""
+Rows = dict[str, tuple[Value, ...]]
+"""Entity -> values in the order of the features."""
 
 _FUNCTIONS = function_view.__module__.rpartition(".")[0]
 """Where whatever `function_view` and the built-in functions need is imported from."""
@@ -120,64 +124,69 @@ def view_of(functions: Sequence[FeatureFunction], entity: str) -> AdHoc:
 
 
 def compute_now(
-    url: str,
+    run: Callable[[Callable[[psycopg.Connection[Any]], Rows]], Rows],
     made: AdHoc,
     entity_ids: Sequence[str],
     as_of: datetime,
     *,
     schema: str = "crm",
-    limit: timedelta = TIME_LIMIT,
+    deadline: float = math.inf,
 ) -> dict[str, dict[str, Value]]:
     """Compute a view for entities where the rows are.
 
     Args:
-        url: PostgreSQL.
+        run: Does some work over a connection with the settings of `postgres_engine.SESSION`, once
+            the view is compiled.
         made: The view.
         entity_ids: An id that nobody knows gets the defaults (`unknown_entities` tells which).
         as_of: Timezone-aware.
         schema: Schema of the source tables.
-        limit: How long one statement may take.
+        deadline: By `time.monotonic`: no statement begins after it.
 
     Returns:
         Entity -> feature -> value.
 
     Raises:
-        psycopg.errors.QueryCanceled: it took longer than the limit.
-        psycopg.ProgrammingError, psycopg.DataError: a score takes a feature for another type.
-        psycopg.OperationalError: PostgreSQL can't be reached.
+        TimeoutError: the deadline came before all were computed.
+        psycopg.ProgrammingError, psycopg.DataError: a score takes a feature for another type; or
+            what `run` makes of it.
     """
-    from leadml_pipelines.features.postgres_engine import PostgresEngine
+    from leadml_pipelines.features.postgres_engine import MomentQuery
+
+    query = MomentQuery([made.view], schema, catalogue=made.catalogue)
+
+    def compute(connection: psycopg.Connection[Any]) -> Rows:
+        # Hardly anybody asks for the same functions again: PostgreSQL need not keep their plan.
+        connection.prepared_max = 1
+        return query.rows(connection, entity_ids, as_of, deadline)
 
     names = [feature.name for feature in made.view.features]
-    with PostgresEngine(url, schema, catalogue=made.catalogue, statement_timeout=limit) as engine:
-        rows = engine.rows([made.view], entity_ids, as_of)
+    rows = run(compute)
     return {entity: dict(zip(names, values, strict=True)) for entity, values in rows.items()}
 
 
-def present(url: str, entity: str, clock: Clock) -> datetime:
+def present(connection: psycopg.Connection[Any], entity: str, clock: Clock) -> datetime:
     """The moment as of which features are computed now, by the clock of the settings."""
-    from leadml_pipelines.postgres import connect
-
     query = f"SELECT COALESCE({present_sql(clock, entity)}, now())"
-    with connect(url, autocommit=True) as connection:
-        ((moment,),) = connection.execute(query.encode()).fetchall()
+    ((moment,),) = connection.execute(query.encode()).fetchall()
     return require_utc(moment, "present")
 
 
 def unknown_entities(
-    url: str, entity: str, entity_ids: Sequence[str], *, schema: str = "crm"
+    connection: psycopg.Connection[Any],
+    entity: str,
+    entity_ids: Sequence[str],
+    *,
+    schema: str = "crm",
 ) -> list[str]:
     """Which of these ids are not in the source table of their entity type, in their order."""
     from psycopg import sql
-
-    from leadml_pipelines.postgres import connect
 
     kind = entity_type(entity)
     query = sql.SQL("SELECT {key} FROM {table} WHERE {key} = ANY(%s)").format(
         key=sql.Identifier(kind.key), table=sql.Identifier(schema, kind.table)
     )
-    with connect(url, autocommit=True) as connection:
-        known = {row[0] for row in connection.execute(query, (list(entity_ids),))}
+    known = {row[0] for row in connection.execute(query, (list(entity_ids),))}
     return [one for one in dict.fromkeys(entity_ids) if one not in known]
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,6 @@ class PostgresEngine:
         url: `postgresql://...`.
         schema: Schema of the source contract.
         catalogue: Where views that others are built on are found; the built-in one by default.
-        statement_timeout: How long a statement may take before the server ends it; None: for ever.
 
     Raises:
         ValueError: the schema's name is not lower-case letters, digits and _.
@@ -67,12 +66,11 @@ class PostgresEngine:
         schema: str = "crm",
         *,
         catalogue: Catalogue | None = None,
-        statement_timeout: timedelta | None = None,
     ) -> None:
+        _tables(schema)
         self._url = url
         self._catalogue = catalogue
-        self._timeout = statement_timeout
-        self._tables = _tables(schema)
+        self._schema = schema
         self._connection: psycopg.Connection[Any] | None = None
         self._turn = threading.Lock()
 
@@ -144,35 +142,24 @@ class PostgresEngine:
         """Like `compute`, as plain values: entity -> values in the order of the views' features."""
         import psycopg
 
-        statement = compile_views(
-            views, "postgres", catalogue=self._catalogue, tables=self._tables, spine=_SPINE
-        )
-        moment = require_utc(as_of, "as_of")
-        ids = list(dict.fromkeys(entity_ids))
+        query = MomentQuery(views, self._schema, catalogue=self._catalogue)
         with self._turn:
             try:
-                return self._run(statement, ids, moment)
+                return self._run(query, entity_ids, as_of)
             except psycopg.OperationalError:
                 # The server went away between two calls: reading again is safe.
                 if self._connection is None or not self._connection.broken:
                     raise
                 self._connection.close()
                 self._connection = None
-                return self._run(statement, ids, moment)
+                return self._run(query, entity_ids, as_of)
 
-    def _run(self, statement: str, ids: list[str], as_of: datetime) -> dict[str, tuple[Value, ...]]:
-        import psycopg
-
+    def _run(
+        self, query: MomentQuery, entity_ids: Sequence[str], as_of: datetime
+    ) -> dict[str, tuple[Value, ...]]:
         if self._connection is None:
             self._connection = self._open()
-        found: dict[str, tuple[Value, ...]] = {}
-        query = statement.encode()
-        with psycopg.RawCursor(self._connection) as cursor:
-            for start in range(0, len(ids), _BATCH):
-                batch = ids[start : start + _BATCH]
-                cursor.execute(query, (batch, as_of), prepare=True)
-                found |= {row[0]: row[2:] for row in cursor}
-        return found
+        return query.rows(self._connection, entity_ids, as_of)
 
     def _open(self) -> psycopg.Connection[Any]:
         from leadml_pipelines.postgres import connect
@@ -180,10 +167,61 @@ class PostgresEngine:
         connection = connect(self._url, autocommit=True)
         for setting in SESSION:
             connection.execute(setting.encode())
-        if self._timeout is not None:
-            milliseconds = self._timeout // timedelta(milliseconds=1)
-            connection.execute(f"SET statement_timeout = {milliseconds}".encode())
         return connection
+
+
+class MomentQuery:
+    """Computes some views as of one moment, over a connection of the caller's.
+
+    Args:
+        views: Any views of one entity type; those they are built on are computed with them.
+        schema: Schema of the source contract.
+        catalogue: Where views that others are built on are found; the built-in one by default.
+
+    Raises:
+        ValueError: the schema's name is not lower-case letters, digits and _.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[FeatureView],
+        schema: str = "crm",
+        *,
+        catalogue: Catalogue | None = None,
+    ) -> None:
+        tables = _tables(schema)
+        self._statement = compile_views(
+            views, "postgres", catalogue=catalogue, tables=tables, spine=_SPINE
+        ).encode()
+
+    def rows(
+        self,
+        connection: psycopg.Connection[Any],
+        entity_ids: Sequence[str],
+        as_of: datetime,
+        deadline: float = math.inf,
+    ) -> dict[str, tuple[Value, ...]]:
+        """Entity -> values in the order of the views' features.
+
+        Args:
+            connection: In autocommit mode, with the settings of `SESSION`.
+            entity_ids: As many as you like. An id that nobody knows gets the defaults.
+            as_of: Timezone-aware.
+            deadline: By `time.monotonic`: no statement begins after it.
+
+        Raises:
+            NaiveTimeError: `as_of` has no time zone.
+            TimeoutError: the deadline came before all were computed.
+        """
+        import psycopg
+
+        moment = require_utc(as_of, "as_of")
+        found: dict[str, tuple[Value, ...]] = {}
+        with psycopg.RawCursor(connection) as cursor:
+            for batch in _batches(list(dict.fromkeys(entity_ids)), deadline):
+                cursor.execute(self._statement, (batch, moment), prepare=True)
+                found |= {row[0]: row[2:] for row in cursor}
+        return found
 
 
 @dataclass(frozen=True, slots=True)

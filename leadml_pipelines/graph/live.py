@@ -118,6 +118,15 @@ class Surroundings:
     current_agent: Neighbour | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What was wrong, and until when (`time.monotonic`) it is taken to be still wrong."""
+
+    until: float
+    why: str
+    cause: BaseException
+
+
 class LiveGraph:
     """Reads the surroundings of single entities. Safe to share between threads.
 
@@ -138,7 +147,7 @@ class LiveGraph:
         self._thread: threading.Thread | None = None
         self._driver: AsyncDriver | None = None
         self._warming: Future[None] | None = None
-        self._failed: tuple[float, GraphUnavailableError] | None = None
+        self._failed: _Failure | None = None
 
     def open(self) -> None:
         """Import the driver; connect and let the server plan the statements in the background.
@@ -165,8 +174,9 @@ class LiveGraph:
                 the same again without asking.
             GraphContentError: what it holds is not understood.
         """
-        if self._failed is not None and time.monotonic() < self._failed[0]:
-            raise self._failed[1]
+        failed = self._failed  # another thread may forget it meanwhile
+        if failed is not None and time.monotonic() < failed.until:
+            raise self._unavailable(failed.why) from failed.cause
         work = self._read(_SUBJECTS[entity_type], entity_id, limit, utc_now())
         loop = self._running_loop()
         future = asyncio.run_coroutine_threadsafe(work, loop)
@@ -177,9 +187,9 @@ class LiveGraph:
             future.cancel()
             # The server drops a plan that it has not finished in time: it would be late for ever.
             self._warm_up(loop)
-            raise self._rest(f"no answer in {self._budget:g} s") from error
+            raise self._rest(f"no answer in {self._budget:g} s", error) from error
         except _driver_errors() as error:
-            raise self._rest(str(error)) from error
+            raise self._rest(str(error), error) from error
         except _server_errors() as error:
             raise self._unavailable(str(error)) from error
         self._failed = None
@@ -208,11 +218,10 @@ class LiveGraph:
             "_DATABASE"
         )
 
-    def _rest(self, why: str) -> GraphUnavailableError:
+    def _rest(self, why: str, cause: BaseException) -> GraphUnavailableError:
         """For a server that is away or too slow; one that refuses does so quickly."""
-        error = self._unavailable(why)
-        self._failed = (time.monotonic() + REST_SECONDS, error)
-        return error
+        self._failed = _Failure(time.monotonic() + REST_SECONDS, why, cause)
+        return self._unavailable(why)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:

@@ -12,6 +12,8 @@ from importlib import metadata
 
 from fastapi import FastAPI
 
+from leadml_pipelines.serving.connections import Connections
+from leadml_pipelines.serving.engineer_routes import open_connections
 from leadml_pipelines.serving.errors import add_error_handlers
 from leadml_pipelines.serving.graph_lookup import GraphLookup
 from leadml_pipelines.serving.lineages import trace_ahead
@@ -46,6 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
     measured = Metrics()
     online = OnlineFeatures(settings, measured)
     graph = GraphLookup(settings, postgres_url, measured)
+    ad_hoc = open_connections(settings)
     shelf = ModelShelf(
         online.store, _champions(settings, postgres_url), measured, partial(_settle, online, graph)
     )
@@ -53,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="LeadML",
         description="Features and predictions for insurance lead generation.",
         version=metadata.version("leadml"),
-        lifespan=_lifespan(online, shelf, graph),
+        lifespan=_lifespan(online, shelf, graph, ad_hoc),
         max_body_size=MAX_BODY,
     )
     add_error_handlers(app)
@@ -68,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
             online.event_door,
             settings,
             graph,
+            ad_hoc,
         ),
     )
     # The last one added is asked first.
@@ -77,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _lifespan(
-    online: OnlineFeatures, shelf: ModelShelf, graph: GraphLookup
+    online: OnlineFeatures, shelf: ModelShelf, graph: GraphLookup, ad_hoc: Connections
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -86,6 +90,7 @@ def _lifespan(
         yield
         await asyncio.to_thread(shelf.stop)
         await asyncio.to_thread(graph.close)
+        await asyncio.to_thread(ad_hoc.close)
         await asyncio.to_thread(online.close)
 
     return lifespan

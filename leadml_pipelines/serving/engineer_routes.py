@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from fastapi import APIRouter
-from psycopg.conninfo import make_conninfo
 from starlette.responses import Response
 
 from leadml_pipelines.features.catalogue import UnknownFeatureError
@@ -26,16 +26,29 @@ from leadml_pipelines.features.engineer import (
 )
 from leadml_pipelines.features.entity_types import ENTITY_TYPES
 from leadml_pipelines.features.functions import FeatureFunction, FunctionSpecError
+from leadml_pipelines.features.postgres_engine import SESSION
 from leadml_pipelines.features.view import FeatureDefinitionError
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.online.keys import entity_keys
 from leadml_pipelines.serving import contract
+from leadml_pipelines.serving.connections import (
+    Connections,
+    PostgresUnavailableError,
+    StatementFailedError,
+)
 from leadml_pipelines.serving.errors import ApiError, json_response, some
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import utc_now
 
 if TYPE_CHECKING:
     from leadml_pipelines.learning.proposals import Proposals
+
+COMPUTATIONS = 2
+"""Requests whose functions are computed at the same time."""
+STATEMENT_SECONDS = 5.0
+"""How long PostgreSQL may work on one statement, for ten entities, before it is stopped."""
+COMPUTING_SECONDS = 10.0
+"""After so long no further entities of a request are begun."""
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status.value: {"model": contract.ErrorResponse, "description": text}
@@ -48,15 +61,21 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def engineer_routes(settings: Settings) -> APIRouter:
+def open_connections(settings: Settings) -> Connections:
+    """Connections over which functions are computed; nothing is connected yet."""
+    url = settings.require_postgres()
+    return Connections(url, COMPUTATIONS, SESSION, statement_seconds=STATEMENT_SECONDS)
+
+
+def engineer_routes(settings: Settings, connections: Connections) -> APIRouter:
     """`/engineer`.
 
     Args:
-        settings: PostgreSQL, the clock, and the home folder with training sets and extracts.
+        settings: The clock, and the home folder with training sets and extracts.
+        connections: From `open_connections`.
     """
     routes = APIRouter(prefix="/api/v1/features", tags=["features"])
     proposing = threading.Lock()
-    url = make_conninfo(settings.require_postgres(), connect_timeout=2)
 
     @routes.post("/engineer", response_model=contract.EngineerResponse, responses=_ERRORS)
     def engineer(request: contract.EngineerRequest) -> Response:
@@ -75,7 +94,7 @@ def engineer_routes(settings: Settings) -> APIRouter:
         as_of: datetime | None = None
         values: dict[str, Any] = {}
         if made is not None and request.entity_ids:
-            as_of, values = _computed(settings, url, made, request)
+            as_of, values = _computed(settings, connections, made, request)
         return json_response(
             {
                 "success": True,
@@ -125,20 +144,26 @@ def _check(request: contract.EngineerRequest) -> None:
 
 
 def _computed(
-    settings: Settings, url: str, made: AdHoc, request: contract.EngineerRequest
+    settings: Settings, connections: Connections, made: AdHoc, request: contract.EngineerRequest
 ) -> tuple[datetime, dict[str, Any]]:
     """The moment, and the values by entity."""
-    entity, schema = request.entity_type, settings.crm_schema
+    entity, ids, schema = request.entity_type, request.entity_ids, settings.crm_schema
+    deadline = time.monotonic() + COMPUTING_SECONDS
+
+    def look(connection: psycopg.Connection[Any]) -> tuple[list[str], datetime]:
+        unknown = unknown_entities(connection, entity, ids, schema=schema)
+        return unknown, request.as_of or present(connection, entity, settings.clock)
+
     with _refusals():
-        unknown = unknown_entities(url, entity, request.entity_ids, schema=schema)
+        unknown, as_of = connections.run(look)
         if unknown:
             raise ApiError(
                 HTTPStatus.NOT_FOUND,
                 "unknown_entity",
                 f"there is no {entity} with the id {some(unknown)}",
             )
-        as_of = request.as_of or present(url, entity, settings.clock)
-        return as_of, compute_now(url, made, request.entity_ids, as_of, schema=schema)
+        found = compute_now(connections.run, made, ids, as_of, schema=schema, deadline=deadline)
+        return as_of, found
 
 
 def _proposals(settings: Settings, target: str, limit: int, turn: threading.Lock) -> Proposals:
@@ -166,26 +191,38 @@ def _refusals() -> Iterator[None]:
         yield
     except (FunctionSpecError, UnknownFeatureError, FeatureDefinitionError) as error:
         raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_function", str(error)) from error
-    except (psycopg.ProgrammingError, psycopg.DataError) as error:
-        raise ApiError(
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-            "invalid_function",
-            f"PostgreSQL can't compute this: {error.diag.message_primary}; does a part of a score "
-            "take a feature for another type?",
-        ) from error
-    except psycopg.errors.QueryCanceled as error:
-        raise ApiError(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "too_slow",
-            "PostgreSQL took too long; ask for fewer functions, shorter windows or fewer ids",
-        ) from error
-    except psycopg.OperationalError as error:
-        # Only the kind: a driver's message may quote the address.
-        raise ApiError(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "postgres_unavailable",
-            f"PostgreSQL can't be reached ({type(error).__name__})",
-        ) from error
+    except StatementFailedError as error:
+        cause = error.__cause__
+        if isinstance(cause, psycopg.ProgrammingError | psycopg.DataError):
+            raise ApiError(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                "invalid_function",
+                f"PostgreSQL can't compute this: {cause.diag.message_primary}; does a part of a "
+                "score take a feature for another type?",
+            ) from error
+        if isinstance(cause, psycopg.errors.QueryCanceled):
+            raise _too_slow() from error
+        raise _unavailable(error) from error
+    except TimeoutError as error:
+        raise _too_slow() from error
+    except PostgresUnavailableError as error:
+        raise _unavailable(error) from error
+
+
+def _too_slow() -> ApiError:
+    return ApiError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "too_slow",
+        "PostgreSQL took too long; ask for fewer functions, shorter windows or fewer ids",
+    )
+
+
+def _unavailable(error: Exception) -> ApiError:
+    return ApiError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "postgres_unavailable",
+        f"PostgreSQL did not answer ({error}); try again shortly",
+    )
 
 
 def _invalid(message: str) -> ApiError:

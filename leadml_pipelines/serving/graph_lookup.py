@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
@@ -10,12 +9,15 @@ from typing import Any, Literal
 
 import psycopg
 import structlog
-from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from leadml_pipelines.graph.bolt import GraphUnavailableError
 from leadml_pipelines.graph.live import LiveGraph
-from leadml_pipelines.postgres import connect
+from leadml_pipelines.serving.connections import (
+    Connections,
+    PostgresUnavailableError,
+    StatementFailedError,
+)
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.settings import MissingSettingError, Settings
 
@@ -24,20 +26,15 @@ METRICS_SECONDS = 0.8
 METRICS_REST = 1.0
 """Seconds for which PostgreSQL is left alone after it failed."""
 LOOKUPS = 4
-"""Lookups of metrics at the same time, each over a connection of its own that is kept."""
+"""Lookups of metrics at the same time."""
 
-_LIMITS = {
-    "connect_timeout": 2,
-    "tcp_user_timeout": 2000,
-    "keepalives_idle": 2,
-    "keepalives_interval": 1,
-    "keepalives_count": 2,
-}
 _NEWEST = (
     "SELECT * FROM leadml.graph_metrics WHERE entity_type = %s AND entity_id = %s"
     " ORDER BY as_of DESC LIMIT 1"
 )
 _KEY = ("entity_type", "entity_id", "as_of", "computed_at")
+
+_NO_METRICS = (PostgresUnavailableError, StatementFailedError, TimeoutError)
 
 Missing = Literal["no_snapshot", "postgres_unavailable"]
 
@@ -46,10 +43,6 @@ log = structlog.get_logger(__name__)
 
 class GraphNotConfiguredError(GraphUnavailableError):
     """The settings name no graph."""
-
-
-class _RestError(psycopg.OperationalError):
-    """PostgreSQL was not asked, because it failed a moment ago."""
 
 
 class GraphLookup:
@@ -94,9 +87,10 @@ class GraphLookup:
         newest = self._newest.ask(entity_type, entity_id)
         try:
             found = self._graph.surroundings(entity_type, entity_id, limit)
-        except GraphUnavailableError:
+        except GraphUnavailableError as error:
             newest.cancel()
             self._metrics.failures.labels("graph").inc()
+            log.warning("graph_unavailable", error=str(error))
             raise
         if found is None:
             newest.cancel()
@@ -114,7 +108,7 @@ class GraphLookup:
         """The metrics, or why there are none."""
         try:
             row = self._newest.result(newest)
-        except (psycopg.Error, TimeoutError) as error:
+        except _NO_METRICS as error:
             self._metrics.failures.labels("postgres").inc()
             log.warning("graph_metrics_unavailable", error=type(error).__name__)
             return None, "postgres_unavailable"
@@ -132,66 +126,43 @@ class NewestMetrics:
     """
 
     def __init__(self, postgres_url: str) -> None:
-        self._url = make_conninfo(postgres_url, **_LIMITS)
         self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="graph-metrics")
-        self._own = threading.local()
-        self._open: list[psycopg.Connection[Any]] = []
+        self._connections = Connections(postgres_url, LOOKUPS, statement_seconds=METRICS_SECONDS)
         self._rests_until = 0.0
 
     def ask(self, entity_type: str, entity_id: str) -> Future[dict[str, Any] | None]:
         """Begin to read; `result` gives the row."""
         if time.monotonic() < self._rests_until:
             rests: Future[dict[str, Any] | None] = Future()
-            rests.set_exception(_RestError("PostgreSQL failed a moment ago"))
+            rests.set_exception(PostgresUnavailableError("failed a moment ago"))
             return rests
-        return self._threads.submit(self._read, entity_type, entity_id)
+
+        def read(connection: psycopg.Connection[Any]) -> dict[str, Any] | None:
+            with connection.cursor(row_factory=dict_row) as cursor:
+                # Not prepared: a migration that adds a metric would make it an error.
+                cursor.execute(_NEWEST, (entity_type, entity_id), prepare=False)
+                return cursor.fetchone()
+
+        return self._threads.submit(self._connections.run, read)
 
     def result(self, asked: Future[dict[str, Any] | None]) -> dict[str, Any] | None:
         """The row that was asked for, or None if there is none.
 
         Raises:
-            psycopg.Error: PostgreSQL did not answer or failed.
+            PostgresUnavailableError, StatementFailedError: PostgreSQL did not answer or failed.
             TimeoutError: it did not answer in time.
         """
         try:
             return asked.result(METRICS_SECONDS)
-        except _RestError:
-            raise  # A rest that each question during it made longer would never end.
-        except (psycopg.Error, TimeoutError):
+        except _NO_METRICS:
             asked.cancel()
-            self._rests_until = time.monotonic() + METRICS_REST
+            now = time.monotonic()
+            # A rest that each question during it made longer would never end.
+            if now >= self._rests_until:
+                self._rests_until = now + METRICS_REST
             raise
 
     def close(self) -> None:
         """Close the connections."""
         self._threads.shutdown(cancel_futures=True)
-        while self._open:
-            self._open.pop().close()
-
-    def _read(self, entity_type: str, entity_id: str) -> dict[str, Any] | None:
-        while True:
-            kept: psycopg.Connection[Any] | None = getattr(self._own, "connection", None)
-            connection = kept or self._connect()
-            try:
-                with connection.cursor(row_factory=dict_row) as cursor:
-                    # Not prepared: a migration that adds a metric would make it an error.
-                    cursor.execute(_NEWEST, (entity_type, entity_id), prepare=False)
-                    return cursor.fetchone()
-            except psycopg.OperationalError:
-                self._forget(connection)
-                # A server that was started again has closed the connections of before.
-                if kept is None:
-                    raise
-
-    def _connect(self) -> psycopg.Connection[Any]:
-        connection = connect(self._url, autocommit=True)
-        self._open.append(connection)
-        self._own.connection = connection
-        connection.execute(f"SET statement_timeout = {int(METRICS_SECONDS * 1000)}".encode())
-        return connection
-
-    def _forget(self, connection: psycopg.Connection[Any]) -> None:
-        connection.close()
-        self._own.connection = None
-        if connection in self._open:
-            self._open.remove(connection)
+        self._connections.close()

@@ -45,9 +45,12 @@ def graph_routes(lookup: GraphLookup) -> APIRouter:
         try:
             found = lookup(entity_type, entity_id, limit)
         except GraphNotConfiguredError as error:
-            raise _unavailable("graph_not_configured", error) from error
+            raise _unavailable("graph_not_configured", str(error)) from error
         except GraphUnavailableError as error:
-            raise _unavailable("graph_unavailable", error) from error
+            # Only the kind: the message names the graph's address, and the log has it.
+            kind = type(error.__cause__ or error).__name__
+            why = f"the graph did not answer ({kind}); try again shortly"
+            raise _unavailable("graph_unavailable", why) from error
         if found is None:
             raise ApiError(
                 HTTPStatus.NOT_FOUND,
@@ -59,5 +62,5 @@ def graph_routes(lookup: GraphLookup) -> APIRouter:
     return routes
 
 
-def _unavailable(code: str, error: GraphUnavailableError) -> ApiError:
-    return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, code, str(error))
+def _unavailable(code: str, message: str) -> ApiError:
+    return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, code, message)

@@ -117,11 +117,13 @@ class ModelShelf:
         self._store = store
         self._fallback = fallback
         self._metrics = metrics
-        self._on_first_look = on_first_look
         self._poll_seconds = poll_seconds
         self._states: Mapping[str, ModelState] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
+        self._after_first_look = threading.Thread(
+            target=_going_on, args=(on_first_look,), name="after-first-look", daemon=True
+        )
         self.looked = threading.Event()
         """Set once the pointers were looked at for the first time, whatever came of it."""
 
@@ -135,10 +137,11 @@ class ModelShelf:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop looking; returns once the thread has ended."""
+        """Stop looking; returns once the threads have ended."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        for thread in (self._thread, self._after_first_look):
+            if thread.is_alive():
+                thread.join()
 
     def refresh(self) -> None:
         """Look at the pointers once and load what changed.
@@ -181,7 +184,8 @@ class ModelShelf:
     def _note_look(self) -> None:
         if not self.looked.is_set():
             self.looked.set()
-            self._on_first_look()
+            # It takes seconds, in which a new version may come.
+            self._after_first_look.start()
 
     def _look_in_registry(self) -> None:
         if any(state.served for state in self._states.values()):

@@ -17,8 +17,10 @@ from starlette.responses import Response
 
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.postgres import connect
 from leadml_pipelines.serving import contract
 from leadml_pipelines.serving.catalogue_routes import catalogue_routes
+from leadml_pipelines.serving.connections import Connections
 from leadml_pipelines.serving.engineer_routes import engineer_routes
 from leadml_pipelines.serving.errors import ApiError, json_response
 from leadml_pipelines.serving.event_routes import event_routes
@@ -55,6 +57,7 @@ class Parts:
         event_door: Where events come in.
         settings: All settings.
         graph: Single entities in the graph.
+        ad_hoc: PostgreSQL, for functions that are computed on request.
     """
 
     store: OnlineStore
@@ -65,6 +68,7 @@ class Parts:
     event_door: EventDoor
     settings: Settings
     graph: GraphLookup
+    ad_hoc: Connections
 
 
 # The endpoints are plain functions, which FastAPI runs in threads: redis-py and psycopg without
@@ -76,7 +80,7 @@ def add_routes(app: FastAPI, parts: Parts) -> None:
     app.include_router(_feature_routes(parts.reader))
     app.include_router(event_routes(parts.event_door))
     app.include_router(catalogue_routes())
-    app.include_router(engineer_routes(parts.settings))
+    app.include_router(engineer_routes(parts.settings, parts.ad_hoc))
     app.include_router(graph_routes(parts.graph))
     app.include_router(_model_routes(parts))
     app.include_router(_operation_routes(parts))
@@ -247,15 +251,8 @@ def _meta(found: Found, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _health(parts: Parts) -> dict[str, Any]:
-    services = {"redis": _redis_state(parts.store), "postgres": _postgres_state(parts.postgres_url)}
-    types = catalogue().entities
-    schemas: dict[str, int | None] = dict.fromkeys(types)
-    snapshots: dict[str, str | None] = dict.fromkeys(types)
-    if services["redis"] == "ok":
-        for entity_type in types:
-            pointer = parts.store.snapshot(entity_type) or {}
-            schemas[entity_type] = pointer.get("schema_id")
-            snapshots[entity_type] = pointer.get("as_of")
+    redis_state, pointers = _redis_state(parts.store)
+    services = {"redis": redis_state, "postgres": _postgres_state(parts.postgres_url)}
     models = {name: _model_health(state) for name, state in sorted(parts.shelf.states.items())}
     status, reason = _status(parts, services, models)
     return {
@@ -264,8 +261,8 @@ def _health(parts: Parts) -> dict[str, Any]:
         "reason": reason,
         "models": models,
         "services": services,
-        "schemas": schemas,
-        "snapshot": snapshots,
+        "schemas": {name: pointer.get("schema_id") for name, pointer in pointers.items()},
+        "snapshot": {name: pointer.get("as_of") for name, pointer in pointers.items()},
     }
 
 
@@ -297,17 +294,19 @@ def _model_health(state: ModelState) -> dict[str, Any]:
     }
 
 
-def _redis_state(store: OnlineStore) -> str:
+def _redis_state(store: OnlineStore) -> tuple[str, dict[str, dict[str, Any]]]:
+    """`ok` or what is wrong, and the pointer to each entity type's newest snapshot."""
+    types = catalogue().entities
     try:
         store.ping()
+        return "ok", {name: store.snapshot(name) or {} for name in types}
     except redis.RedisError as error:
-        return f"can't be reached ({type(error).__name__})"
-    return "ok"
+        return f"can't be reached ({type(error).__name__})", {name: {} for name in types}
 
 
 def _postgres_state(url: str) -> str:
     try:
-        with psycopg.connect(url, connect_timeout=2) as connection:
+        with connect(url, answer_seconds=2, connect_timeout=2) as connection:
             connection.execute("SELECT 1")
     except psycopg.Error as error:
         return f"can't be reached ({type(error).__name__})"

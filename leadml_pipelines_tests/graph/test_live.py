@@ -335,6 +335,18 @@ def test_a_server_that_is_not_there_is_named() -> None:
     assert "secret-word" not in str(caught.value)
 
 
+def test_each_who_asks_during_the_rest_gets_an_error_of_its_own_with_the_same_cause() -> None:
+    with asked(("bolt://127.0.0.1:1", "me", "word", "neo4j"), 1.0) as graph:
+        errors = []
+        for _ in range(3):
+            with pytest.raises(GraphUnavailableError) as caught:
+                graph.surroundings("lead", "a", 50)
+            errors.append(caught.value)
+    assert len({str(error) for error in errors}) == 1
+    assert len({id(error) for error in errors}) == 3
+    assert len({type(error.__cause__) for error in errors}) == 1
+
+
 def test_nothing_is_connected_before_the_first_question() -> None:
     before = threading.active_count()
     LiveGraph(("bolt://127.0.0.1:1", "me", "word", "neo4j"))

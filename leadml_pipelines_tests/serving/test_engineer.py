@@ -12,6 +12,8 @@ import httpx
 import psycopg
 import pytest
 
+from leadml_pipelines.serving import app as app_module
+from leadml_pipelines.serving import engineer_routes
 from leadml_pipelines.serving.engineer_routes import _proposals
 from leadml_pipelines.serving.errors import ApiError
 from leadml_pipelines.settings import Settings
@@ -130,6 +132,36 @@ def test_without_postgresql_the_answer_says_so(settings: Settings, serving: Serv
     )
     message = _refused(_ask(serving(away)), 503, "postgres_unavailable")
     assert "secret" not in message
+
+
+def test_what_takes_postgresql_too_long_is_stopped(
+    settings: Settings, serving: Serving, now: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engineer_routes, "STATEMENT_SECONDS", 0.3)
+    client = serving(settings)
+    with psycopg.connect(settings.require_postgres()) as blocker:
+        blocker.execute("LOCK TABLE crm.lead_events IN ACCESS EXCLUSIVE MODE")
+        assert "fewer functions" in _refused(_ask(client), 503, "too_slow")
+    assert _ask(client).status_code == 200
+
+
+def test_a_request_has_a_time_limit_for_all_its_statements(
+    app: httpx.Client, now: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engineer_routes, "COMPUTING_SECONDS", -1.0)
+    assert "fewer ids" in _refused(_ask(app), 503, "too_slow")
+
+
+def test_requests_one_after_the_other_share_a_connection_that_ends_with_the_app(
+    settings: Settings, now: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = engineer_routes.open_connections(settings)
+    monkeypatch.setattr(app_module, "open_connections", lambda settings: pool)
+    with serve(settings) as client:
+        for _ in range(3):
+            assert _ask(client).status_code == 200
+        (kept,) = pool._idle.queue
+    assert kept.closed
 
 
 def test_by_the_clock_of_the_data_now_is_the_newest_snapshot(

@@ -308,7 +308,7 @@ def test_invalidations_are_dated_after_the_commit_and_older_values_lose(
 def test_a_failure_that_nobody_foresaw_does_not_end_the_delivery(
     offline: World, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, failed = outbox.deliver, threading.Event()
+    original, failed = outbox.waiting, threading.Event()
 
     def once() -> int:
         if failed.is_set():
@@ -316,10 +316,11 @@ def test_a_failure_that_nobody_foresaw_does_not_end_the_delivery(
         failed.set()
         raise KeyError("nobody foresaw this")
 
-    monkeypatch.setattr(outbox, "deliver", once)
+    monkeypatch.setattr(outbox, "waiting", once)
     with connect(offline.settings.require_postgres()) as connection:
-        keep(connection, [("lead", "lead_0")])
-    courier = Courier(outbox, Metrics())
+        keep(connection, [("lead", "lead_0", None)])
+    metrics = Metrics()
+    courier = Courier(outbox, RedisState(metrics), metrics)
     courier.start()
     wait_for(lambda: offline.store.read_batch("lead", ["lead_0"]).missing() == [0])
     courier.stop()

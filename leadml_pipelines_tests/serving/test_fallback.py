@@ -9,10 +9,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import redis
 
 from leadml_pipelines.learning.registry import Registry
 from leadml_pipelines.online.format import encode
 from leadml_pipelines.online.publish import publish_snapshot
+from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import to_micros, utc_now
@@ -147,6 +149,19 @@ def test_health_without_any_model_is_degraded_and_says_why(world: World, serving
 def test_health_has_no_reason_when_all_is_well(client: httpx.Client) -> None:
     health = client.get("/api/v1/ml/health").json()
     assert (health["status"], health["reason"]) == ("ok", None)
+
+
+def test_health_tells_of_a_redis_that_goes_away_while_it_is_asked(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(store: OnlineStore, entity_type: str) -> None:
+        raise redis.ConnectionError("gone")
+
+    monkeypatch.setattr(OnlineStore, "snapshot", away)
+    health = client.get("/api/v1/ml/health").json()
+    assert health["status"] == "degraded"
+    assert health["services"]["redis"] == "can't be reached (ConnectionError)"
+    assert set(health["snapshot"].values()) == {None}
 
 
 def test_postgres_down_cached_leads_are_answered(world: World, serving: Serving) -> None:

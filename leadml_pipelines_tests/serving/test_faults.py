@@ -27,6 +27,11 @@ from leadml_pipelines_tests.serving.offline import event, load_leads
 
 BATCH = "/api/v1/features/batch"
 EVENTS = "/api/v1/events"
+ENGINEER = "/api/v1/features/engineer"
+OPENS = {
+    "entity_ids": ["lead_1"],
+    "functions": [{"function": "count", "event_type": "email_open", "window": "14d"}],
+}
 BUDGET = 2.0
 """Seconds that a read may take at the very most while a server is away; mostly it is far less."""
 
@@ -271,7 +276,8 @@ def test_a_frozen_postgres_holds_nobody_and_is_found_again(
     # Connections that are open, each of which could hold a caller for ever.
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda at: _ask(client, f"lead_{at}"), range(2, 6)))
-    with servers.frozen("postgres"), ThreadPoolExecutor(9) as pool:
+    assert client.post(ENGINEER, json=OPENS, timeout=60).status_code == 200
+    with servers.frozen("postgres"), ThreadPoolExecutor(10) as pool:
         missed = [
             pool.submit(client.post, BATCH, json={"entity_ids": [f"lead_{at}"]})
             for at in range(6, 14)
@@ -279,9 +285,11 @@ def test_a_frozen_postgres_holds_nobody_and_is_found_again(
         posted = pool.submit(
             client.post, EVENTS, json={"events": [event("frozen", "lead_1", utc_now())]}
         )
+        engineered = pool.submit(client.post, ENGINEER, json=OPENS)
         assert _source(client, "lead_1") == "cache"
         assert {future.result().status_code for future in missed} == {503}
         assert posted.result().status_code == 503
+        assert engineered.result().json()["error"]["code"] == "postgres_unavailable"
     wait_for(lambda: _source(client, "lead_6") == "computed")
 
 

@@ -198,13 +198,19 @@ def test_without_a_graph_it_is_said_how_to_name_one(world: World, serving: Servi
     assert "LEADML_NEO4J_URI is not set; set it" in message
 
 
-def test_a_graph_that_is_away_is_a_503_without_its_password(world: World, serving: Serving) -> None:
+def test_a_graph_that_is_away_is_a_503_by_its_kind_and_the_log_tells_which(
+    world: World, serving: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
     away = _named(world.settings, (f"bolt://{NOBODY_LISTENS}", "me", "secret-word", "neo4j"))
     client = serving(away)
-    message = _refused(client.get(f"{PATH}/a"), 503, "graph_unavailable")
-    assert f"bolt://{NOBODY_LISTENS}" in message
-    assert "LEADML_NEO4J_URI" in message
-    assert "secret-word" not in message
+    # Asked, and then left alone: both say the same.
+    for _ in range(2):
+        message = _refused(client.get(f"{PATH}/a"), 503, "graph_unavailable")
+        assert message == "the graph did not answer (ServiceUnavailable); try again shortly"
+    logged = capsys.readouterr().out
+    assert f"the graph at bolt://{NOBODY_LISTENS} (database neo4j, user me)" in logged
+    assert "LEADML_NEO4J_URI" in logged
+    assert "secret-word" not in logged
     assert 'leadml_online_failures_total{store="graph"}' in client.get("/metrics").text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from leadml_pipelines.serving.__main__ import main
+from leadml_pipelines.serving.app import create_app
 from leadml_pipelines.serving.security import (
     UnsafeAddressError,
     is_loopback,
@@ -42,6 +44,16 @@ def test_without_a_known_key_nothing_is_told(
     response = guarded.post(PATH, json=BODY, headers=headers)
     assert response.status_code == 401
     assert response.json()["error"]["code"] == "unauthorized"
+
+
+def test_every_route_that_is_described_needs_a_key(world: World, guarded: httpx.Client) -> None:
+    described = create_app(world.settings).openapi()["paths"]
+    assert len(described) >= 8
+    for path, methods in described.items():
+        for method in methods:
+            asked = re.sub(r"{[^}]*}", "x", path)
+            response = guarded.request(method.upper(), asked, json={})
+            assert response.status_code == 401, (method, path)
 
 
 def test_each_known_key_is_let_in(guarded: httpx.Client) -> None:
