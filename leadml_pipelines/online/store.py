@@ -33,7 +33,8 @@ CLOCK_SKEW_SECONDS = 60
 """How far in the future `as_of` may lie before a value is refused."""
 
 SCHEMA_SECONDS = 30 * 24 * 3600
-"""How long a schema document lives after it was last written; twice as long as a value at least."""
+"""How long a schema document lives after it was last written, or was current; twice as long as a
+value at least."""
 KEPT_SCHEMAS = 1000
 """Schemas that are kept in memory."""
 
@@ -77,10 +78,21 @@ for i, key in ipairs(KEYS) do
 end
 """
 
-# The pointer moves only forward; the current schema moves with it.
+# A document lives on from each write of its values; the current one lives without end already.
+_KEEP_SCHEMA = """
+if redis.call('TTL', KEYS[1]) ~= -1 then redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end
+"""
+
+# The pointer moves only forward; the current schema moves with it, and lives without end: under
+# lack of memory Redis must not take it for something to spare. The one before may end.
 _POINT = """
 local old = redis.call('GET', KEYS[1])
 if old and tonumber(cjson.decode(old)['as_of_micros']) > tonumber(ARGV[2]) then return 0 end
+local before = redis.call('GET', KEYS[2])
+if before and before ~= ARGV[3] then
+  redis.call('EXPIRE', string.sub(KEYS[3], 1, -#ARGV[3] - 1) .. before, ARGV[4])
+end
+redis.call('PERSIST', KEYS[3])
 redis.call('SET', KEYS[2], ARGV[3])
 redis.call('SET', KEYS[1], ARGV[1])
 return 1
@@ -138,6 +150,7 @@ class OnlineStore:
         self._schemas: dict[tuple[str, int], Schema] = {}
         self._write = self._redis.register_script(_WRITE)
         self._discard = self._redis.register_script(_DISCARD)
+        self._keep_schema = self._redis.register_script(_KEEP_SCHEMA)
         self._point = self._redis.register_script(_POINT)
 
     @property
@@ -180,12 +193,13 @@ class OnlineStore:
         """
         key = keys.schema_key(schema.entity_type, schema.schema_id)
         stored: Any = self._redis.get(key)
-        # What is damaged is replaced.
-        if stored not in (None, schema.document) and document_id(stored) == schema.schema_id:
-            raise OnlineStoreError(
-                f"{key} holds another schema with the same id; rename or reorder a feature"
-            )
-        self._redis.set(key, schema.document, ex=self._schema_seconds)
+        if stored not in (None, schema.document):
+            if document_id(stored) == schema.schema_id:
+                raise OnlineStoreError(
+                    f"{key} holds another schema with the same id; rename or reorder a feature"
+                )
+            self._redis.set(key, schema.document, keepttl=True)  # it was damaged
+        self._keep_schema(keys=[key], args=[schema.document, self._schema_seconds])
         self._remember(schema)
         return schema.schema_id
 
@@ -264,6 +278,7 @@ class OnlineStore:
             except redis.exceptions.NoScriptError:
                 # Redis was started anew. What was written before this is written again.
                 self._redis.script_load(_WRITE)
+                self._redis.script_load(_KEEP_SCHEMA)
                 answers = self._write_trip(calls, schema)
             written += sum(answer[0] for answer in answers)
             future += sum(answer[1] for answer in answers)
@@ -278,7 +293,8 @@ class OnlineStore:
         with self._redis.pipeline(transaction=False) as pipe:
             if schema is not None:
                 key = keys.schema_key(schema.entity_type, schema.schema_id)
-                pipe.set(key, schema.document, ex=self._schema_seconds)
+                document, seconds = schema.document, self._schema_seconds
+                pipe.evalsha(self._keep_schema.sha, 1, key, document, seconds)
             for names, arguments in calls:
                 pipe.evalsha(self._write.sha, len(names), *names, *arguments)
             answers = pipe.execute()
@@ -388,8 +404,17 @@ class OnlineStore:
         }
         entity_type = schema.entity_type
         moved: Any = self._point(
-            keys=[keys.snapshot_key(entity_type), keys.current_schema_key(entity_type)],
-            args=[json.dumps(pointer), to_micros(as_of), schema.schema_id],
+            keys=[
+                keys.snapshot_key(entity_type),
+                keys.current_schema_key(entity_type),
+                keys.schema_key(entity_type, schema.schema_id),
+            ],
+            args=[
+                json.dumps(pointer),
+                to_micros(as_of),
+                schema.schema_id,
+                self._schema_seconds,
+            ],
         )
         return bool(moved)
 

@@ -268,6 +268,22 @@ def test_current_schema_moves_with_the_snapshot_pointer(store: OnlineStore) -> N
     assert store.current_schema("lead") == SCHEMA
 
 
+def test_the_current_schema_lives_without_end_and_the_one_before_ends(
+    store: OnlineStore, raw: redis.Redis
+) -> None:
+    """What may expire may be evicted, and a document that is read once goes before all values."""
+    older = Schema("lead", SCHEMA.fields[:1])
+    keys = [f"leadml:schema:lead:{schema.schema_id}" for schema in (older, SCHEMA)]
+    now = utc_now()
+    for at, current in enumerate((older, SCHEMA, SCHEMA, older)):
+        store.put_schema(current)
+        store.point_to_snapshot(current, now + timedelta(seconds=at), {})
+        store.write_batch("lead", ["a"], encode(SCHEMA, 1, 1, np.zeros((1, 2))), schema=SCHEMA)
+        expected = [current != schema for schema in (older, SCHEMA)]
+        assert [raw.ttl(key) > SCHEMA_SECONDS - 60 for key in keys] == expected
+        assert [raw.ttl(key) == -1 for key in keys] == [not ends for ends in expected]
+
+
 def test_model_pointer_is_read_back_and_announced(store: OnlineStore, raw: redis.Redis) -> None:
     listener = raw.pubsub(ignore_subscribe_messages=True)
     listener.subscribe("leadml:model")
