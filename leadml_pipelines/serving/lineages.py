@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -61,5 +62,6 @@ def _started() -> Connection:
 
 
 def _trace(work: Connection) -> None:
-    work.send(lineage_of_all())
-    work.close()
+    # The app may have ended meanwhile; then nobody waits for it.
+    with suppress(BrokenPipeError), work:
+        work.send(lineage_of_all())

@@ -77,6 +77,7 @@ class Outbox:
         self._store = store
         self._clock = clock
         self._instance: str | None = None
+        self._looking = threading.Lock()
 
     def deliver(self, entity_ids: Sequence[str] | None = None) -> int:
         """Tell Redis what is waiting, dated by PostgreSQL's clock after the commit.
@@ -105,7 +106,12 @@ class Outbox:
                 self._connections.run(lambda connection: _mark(connection, ids, told))  # noqa: B023
                 delivered += len(waiting)
             if len(waiting) < BATCH:
-                return delivered
+                break
+        if told != self._instance:
+            # Another Redis took over meanwhile: some may be marked since what it lacks was looked
+            # for. It is looked for again.
+            self._instance = None
+        return delivered
 
     def catch_up(self) -> int:
         """Tell Redis all that it does not know, and what it may have lost since it was told.
@@ -140,20 +146,26 @@ class Outbox:
 
     def _look(self) -> str:
         """Which Redis answers; what another one was told is waiting again, while it matters."""
-        try:
-            instance = self._store.instance()
-        except redis.exceptions.NoPermissionError:
-            # Said once: it does not come to pass again for this process.
-            if self._instance is None:
-                log.warning("redis_info_not_permitted", way_out="permit INFO to the user of Redis")
-            instance = "unknown"
-        if instance != self._instance:
-            life = self._store.longest_life_seconds
-            again = self._connections.run(lambda connection: _reopen(connection, instance, life))
-            if again:
-                log.info("invalidations_told_again", count=again)
-            self._instance = instance
-        return instance
+        with self._looking:
+            try:
+                instance = self._store.instance()
+            except redis.exceptions.NoPermissionError:
+                # Said once: it does not come to pass again for this process.
+                if self._instance is None:
+                    log.warning("redis_info_not_permitted", way_out="permit the user INFO")
+                instance = "unknown"
+            if instance != self._instance:
+                # Known before the rows are changed: `deliver` must notice what it marks after that.
+                self._instance = instance
+                life = self._store.longest_life_seconds
+                try:
+                    again = self._connections.run(lambda it: _reopen(it, instance, life))
+                except BaseException:
+                    self._instance = None
+                    raise
+                if again:
+                    log.info("invalidations_told_again", count=again)
+            return instance
 
     def _tell(self, waiting: Sequence[Waiting]) -> None:
         now = max(row[4] for row in waiting)
