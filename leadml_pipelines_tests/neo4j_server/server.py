@@ -64,6 +64,9 @@ def neo4j_server(folder: Path) -> Iterator[dict[str, str]]:
     command = [
         java,
         "-Xmx1g",
+        # Short tests end before the optimizing compiler pays, and it takes a core of two.
+        "-XX:TieredStopAtLevel=1",
+        "-XX:+UseSerialGC",
         *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED),
         "-cp",
         os.pathsep.join(str(jar) for jar in classpath),
