@@ -370,6 +370,8 @@ def _with_words(
 ) -> Rows:
     """Those of the rows whose categories all have a word or are missing."""
     places, sizes = rows.schema.categories
+    if not len(places):
+        return rows
     codes = rows.values[:, places]
     wordless: npt.NDArray[np.bool_] = np.any((codes < 0) | (codes >= sizes), axis=1)
     if not wordless.any():
