@@ -14,14 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from leadml_pipelines.features.relations import (
-    RELATIONS,
-    SOURCE_TABLES,
-    TEXT,
-    TIME,
-    Dialect,
-    columns_of,
-)
+from leadml_pipelines.features.relation_kinds import TEXT, TIME, Dialect
+from leadml_pipelines.features.relations import RELATIONS, SOURCE_TABLES, columns_of
 from leadml_pipelines.features.view import KEYS, Feature, FeatureView, Value
 
 if TYPE_CHECKING:
@@ -68,7 +62,7 @@ def compile_views(
         catalogue: Where views that these are built on are found; the built-in one by default.
         tables: Source table -> how to spell it in SQL, already quoted; its own name by default.
         spine: A SELECT that becomes the spine; by default the statement reads a table `spine`.
-        deep: Whether the spine has many rows per entity (`features/relations.py`).
+        deep: Whether the spine has many rows per entity (`features/relation_kinds.py`).
         numbered: The spine has a third column, `position`, which the statement returns instead of
             `entity_id` and `as_of`.
 

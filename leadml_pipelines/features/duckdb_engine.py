@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from leadml_pipelines.closing import Closing
 from leadml_pipelines.errors import UserError
 from leadml_pipelines.features.compiler import compile_views
 from leadml_pipelines.features.frames import (
@@ -43,7 +43,7 @@ class MissingTableError(UserError):
     """A table that features need was not given to the engine."""
 
 
-class DuckDBEngine:
+class DuckDBEngine(Closing):
     """Computes views for whole spines, out of core, over Parquet files.
 
     Use it in a `with` block. Inside DuckDB times are naive UTC `TIMESTAMP`s; on both sides of it
@@ -92,17 +92,6 @@ class DuckDBEngine:
         except BaseException:
             self._connection.close()
             raise
-
-    def __enter__(self) -> DuckDBEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close DuckDB; the engine can't be used after it."""

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from leadml_pipelines.closing import Closing
 from leadml_pipelines.errors import UserError
 from leadml_pipelines.features.catalogue import Catalogue, UnknownFeatureError
 from leadml_pipelines.features.catalogue import catalogue as built_in
@@ -123,7 +123,7 @@ class TrainingSet:
         return self.frame[self.label]
 
 
-class FeatureStore:
+class FeatureStore(Closing):
     """Training sets by feature name. Use it in a `with` block.
 
     Nothing is opened before it is needed: the bulk engine over the newest extract for raw events,
@@ -162,17 +162,6 @@ class FeatureStore:
         self._catalogue = built_in() if catalogue is None else catalogue
         self._request = {feature.name: feature for feature in request_features}
         self._open = ExitStack()
-
-    def __enter__(self) -> FeatureStore:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close what the store opened."""

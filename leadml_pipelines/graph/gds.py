@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from leadml_pipelines.errors import UserError
+from leadml_pipelines.graph import metrics
 from leadml_pipelines.graph.bolt import Bolt, open_graph
-from leadml_pipelines.graph.metrics import metrics_as_of
 from leadml_pipelines.graph.model import (
     AGENT,
     ASSIGNED_TO,
@@ -44,28 +44,16 @@ EXACT_WORK = 10_000_000_000
 PIVOTS = 256
 """Nodes from which betweenness starts its searches in larger graphs."""
 
-COLUMNS = (
-    "entity_type",
-    "entity_id",
-    "as_of",
-    "degree",
-    "degree_referral",
-    "degree_referral_made",
-    "degree_referral_received",
-    "degree_household",
-    "degree_assignment",
-    "pagerank",
-    "betweenness",
-    "closeness",
-    "clustering",
-    "core",
-    "community",
-    "community_size",
-    "community_share",
-    "household_size",
-    "agent_load",
-    "nodes",
+NOT_ASKED = (
+    "community_conversion_rate",
+    "referral_depth",
+    "referral_descendants",
+    "household_conversions",
+    "agent_conversion_rate",
 )
+"""Columns of igraph's side that need outcomes or chains of referrals."""
+
+COLUMNS = tuple(name for name in metrics.COLUMNS if name not in NOT_ASKED)
 """Of the frame; only `closeness` can be missing, in a graph above `EXACT_WORK`."""
 
 Engine = Literal["auto", "igraph", "gds"]
@@ -109,7 +97,7 @@ def measure_graph(
         if picks_gds(bolt, engine, largest_pull):
             return gds_metrics_as_of(bolt, as_of, seed=seed)
         data = read_open_graph(bolt)
-    return metrics_as_of(data, as_of, outcomes=outcomes, seed=seed)
+    return metrics.metrics_as_of(data, as_of, outcomes=outcomes, seed=seed)
 
 
 def picks_gds(bolt: Bolt, engine: Engine = "auto", largest_pull: int = LARGEST_PULL) -> bool:

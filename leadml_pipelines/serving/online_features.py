@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import structlog
 
+from leadml_pipelines.closing import Closing
 from leadml_pipelines.features.catalogue import Catalogue, catalogue
 from leadml_pipelines.online.format import Matrix
 from leadml_pipelines.online.store import OnlineStore
@@ -57,7 +57,7 @@ class Entity:
     degraded: tuple[Server, ...] = ()
 
 
-class OnlineFeatures:
+class OnlineFeatures(Closing):
     """Reads features and takes in events. Safe to share between threads.
 
     Use it in a `with` statement, or `start` and `close` it: after a failure of Redis it is only the
@@ -108,17 +108,9 @@ class OnlineFeatures:
         )
         self.event_door = EventDoor(self._connections, outbox, state, self._metrics, schema, clock)
 
-    def __enter__(self) -> OnlineFeatures:
+    def __enter__(self) -> Self:
         self.start()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def start(self) -> None:
         """Begin to deliver in the background, and to look whether both servers are there."""

@@ -17,7 +17,8 @@ from sqlglot import exp
 from leadml_pipelines.features.catalogue import Catalogue, catalogue
 from leadml_pipelines.features.compiler import CompileError, compile_views
 from leadml_pipelines.features.engines import DuckDBEngine, PostgresEngine
-from leadml_pipelines.features.relations import SOURCE_TABLES, Dialect
+from leadml_pipelines.features.relation_kinds import Dialect
+from leadml_pipelines.features.relations import SOURCE_TABLES
 from leadml_pipelines.features.view import Feature, FeatureView
 from leadml_pipelines.postgres import connect
 from leadml_pipelines_tests.features.conftest import Bulk
