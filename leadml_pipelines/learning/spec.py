@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 Objective = Literal["classification", "regression"]
 Split = Literal["lead", "row"]
 Candidates = Literal["open", "customer", "alive"]
+Learner = Literal["xgboost", "stack"]
+Tuner = Literal["grid", "optuna"]
+Calibration = Literal["best", "isotonic", "platt", "none"]
+CompanionAnswer = Literal["urgency", "cross_sell"]
 
 HIGHER_IS_BETTER: Mapping[str, bool] = {
     "roc_auc": True,
@@ -44,6 +48,17 @@ SMALL_GRID: tuple[Mapping[str, Any], ...] = (
 )
 """From few, shallow splits to many: enough of a search for a first model, over in seconds."""
 
+TUNING_SPACE: Mapping[str, tuple[float, float, str]] = {
+    "max_depth": (2, 8, "int"),
+    "min_child_weight": (2, 200, "log"),
+    "learning_rate": (0.01, 0.2, "log"),
+    "subsample": (0.5, 1.0, "float"),
+    "colsample_bytree": (0.3, 1.0, "float"),
+    "reg_lambda": (0.1, 50, "log"),
+    "reg_alpha": (1e-3, 10, "log"),
+}
+"""Where optuna looks for XGBoost's parameters unless a spec says otherwise."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _WORDS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEYWORDS = {"and", "or", "not", "True", "False", "in"}
@@ -51,6 +66,41 @@ _KEYWORDS = {"and", "or", "not", "True", "False", "in"}
 
 class SpecError(UserError, ValueError):
     """A declaration that contradicts itself; the message names the model and the field."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a wrong answer costs, in any unit; only the ratio counts.
+
+    Attributes:
+        miss: A row that was positive and that the model called negative.
+        false_alarm: A row that was negative and that the model called positive.
+    """
+
+    miss: float = 1.0
+    false_alarm: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Companion:
+    """A second question, asked of the same rows: which of several words comes true.
+
+    Attributes:
+        name: Name of the question, as in `timing`.
+        label: SQL like a model's, whose `label` is a word, or NULL when none came true.
+        horizon: How far that label looks ahead.
+        answer: What the chances of its words are shown as. `urgency`: the chance of the first of
+            `words` over that of any word. `cross_sell`: words by chance, the greatest first.
+        words: The words in order; empty means those that the training rows have.
+        levels: For `urgency`: from which number it is medium, and from which it is high.
+    """
+
+    name: str
+    label: str
+    horizon: timedelta
+    answer: CompanionAnswer
+    words: tuple[str, ...] = ()
+    levels: tuple[float, float] = (0.35, 0.6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +121,7 @@ class ModelSpec:
         objective: `classification` (label 0 or 1) or `regression` (label >= 0).
         entity: What is scored.
         views: Names of the feature views to learn from; empty means all of the entity.
+        dimensions: Dimensions to learn from (`fit`, `engagement`, ...); empty means all.
         exclude: Features of those views that the model must not see.
         every: Spacing of the calendar cut-offs; each lead has its own offset, so that all hours
             and weekdays occur. None for none.
@@ -80,12 +131,35 @@ class ModelSpec:
         test_share: Newest share of the leads (or rows) with a known label kept for the test.
         folds: Time-ordered validation folds of the search, inside the training part.
         max_rows: Most rows taken, by a hash of the row; the same rows each time.
-        learner: Parameters of XGBoost on top of the defaults of the trainer.
+        learner: `xgboost`, or `stack`: trees blended with a linear model where the blend is better
+            on the validation part.
+        params: Parameters of XGBoost on top of the defaults of the trainer.
+        hyperparameter_tuning: Whether the search runs; without it the first of the grid is taken.
+        tuner: `grid`: every combination of `grid`, the same model each time. `optuna`: a search
+            through `tuning_space` that ends after `tuning_trials` or `tuning_seconds`.
         grid: Parameter combinations the search chooses from, by `metric`.
+        tuning_space: For optuna, by parameter: least, greatest, and `int`, `float` or `log`.
+        tuning_trials: Most combinations that optuna tries.
+        tuning_seconds: When optuna stops even so; None for never.
         rounds: Most boosting rounds.
+        balanced: Whether the classes get weights by which each counts as much as the other while
+            the trees grow; the chances are calibrated afterwards.
+        calibration: How raw scores become chances: the `best` on the validation part, or a named
+            one; for classification.
+        cost: What wrong answers cost; the threshold is the one that costs least on the validation
+            part; for classification.
         metric: Metric that selects and gates.
         floor: The metric's value on the test rows that a candidate must beat.
         heuristic: Name of the rule that the model replaces (see `baselines`).
+        max_calibration_error: Greatest expected calibration error on the test rows, beyond noise;
+            for classification.
+        slices: Columns by whose values the test rows are measured apart.
+        slice_floor: The metric's value that no slice may be worse than, beyond noise; None for no
+            such gate.
+        risk_levels: Chances from which the risk is medium, high and critical; None where a chance
+            is no risk.
+        factors: How many reasons an answer gives.
+        companions: Further questions whose answers are shown beside this one's.
         champion_slack: How much worse than the champion on the same rows a candidate may be.
         threshold: Probability from which the prediction is yes; for classification.
     """
@@ -99,6 +173,7 @@ class ModelSpec:
     objective: Objective
     entity: str = "lead"
     views: tuple[str, ...] = ()
+    dimensions: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     every: timedelta | None = timedelta(days=7)
     ages: tuple[timedelta, ...] = ()
@@ -106,12 +181,29 @@ class ModelSpec:
     test_share: float = 0.2
     folds: int = 2
     max_rows: int = 60_000
-    learner: Mapping[str, Any] = field(default_factory=dict)
+    learner: Learner = "xgboost"
+    params: Mapping[str, Any] = field(default_factory=dict)
+    hyperparameter_tuning: bool = True
+    tuner: Tuner = "grid"
     grid: tuple[Mapping[str, Any], ...] = ({},)
-    rounds: int = 300
+    tuning_space: Mapping[str, tuple[float, float, str]] = field(
+        default_factory=lambda: dict(TUNING_SPACE)
+    )
+    tuning_trials: int = 40
+    tuning_seconds: float | None = None
+    rounds: int = 600
+    balanced: bool = True
+    calibration: Calibration = "best"
+    cost: Cost = Cost()
     metric: str = "roc_auc"
     floor: float = 0.5
     heuristic: str = "base_rate"
+    max_calibration_error: float = 0.05
+    slices: tuple[str, ...] = ("source", "state", "product_interest", "agent")
+    slice_floor: float | None = None
+    risk_levels: tuple[float, float, float] | None = None
+    factors: int = 5
+    companions: tuple[Companion, ...] = ()
     champion_slack: float = 0.02
     threshold: float = 0.5
 

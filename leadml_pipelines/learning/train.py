@@ -128,7 +128,7 @@ def train(
     train_rows, test_rows = frame.iloc[split.train], frame.iloc[split.test]
     encoder = Encoder.fit(training_set.features, train_rows)
     values, labels = encoder.encode(frame), _labels(frame)
-    base = {**DEFAULTS, **_objective(spec), **spec.learner, "seed": seed, "nthread": threads or 0}
+    base = {**DEFAULTS, **_objective(spec), **spec.params, "seed": seed, "nthread": threads or 0}
 
     chosen = folds(spec, frame, split.train)
     steps = len(chosen) * len(spec.grid) + 2
