@@ -13,13 +13,27 @@ from leadml_pipelines.features.functions.base import FeatureFunction
 
 STEPS = (
     "application_preaccepted",
+    "lead_work_planned",
     "lead_work_started",
+    "lead_work_done",
+    "application_work_planned",
     "application_work_started",
+    "application_work_done",
     "application_accepted",
+    "quote_created",
     "quote_sent",
+    "application_finalized",
+    "quote_call_planned",
     "quote_call_started",
+    "call_attempt",
+    "quote_cancelled",
     "document_received",
+    "validation_planned",
     "validation_started",
+    "validation_done",
+    "document_call_planned",
+    "document_call_started",
+    "fraud_check",
 )
 """States and work in the order in which most applications come to them."""
 
