@@ -31,10 +31,17 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "average_precision": True,
     "log_loss": False,
     "brier": False,
+    "ece": False,
     "accuracy": True,
+    "precision": True,
+    "recall": True,
     "r2": True,
     "spearman": True,
     "mae": False,
+    "captured_10": True,
+    "captured_20": True,
+    "lift_10": True,
+    "lift_20": True,
 }
 """Every metric a spec may name, and which way is better."""
 
