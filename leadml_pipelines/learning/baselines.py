@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from leadml_pipelines.learning.evaluate import evaluate
 from leadml_pipelines.learning.spec import ModelSpec, SpecError
+from leadml_pipelines.learning.threshold import ideal_threshold
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,10 +95,5 @@ def evaluate_heuristic(
     """
     values = heuristic_values(spec, train, test, seed=seed)
     labels = test["label"].to_numpy(np.float64)
-    return evaluate(spec, labels, values, test.get("moment"), threshold=fair_threshold(spec))
+    return evaluate(spec, labels, values, test.get("moment"), threshold=ideal_threshold(spec.cost))
 
-
-def fair_threshold(spec: ModelSpec) -> float:
-    """The probability from which yes costs less than no, were the probabilities right."""
-    whole = spec.cost.miss + spec.cost.false_alarm
-    return spec.cost.false_alarm / whole if whole > 0 else 0.5

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from leadml_pipelines.learning.baselines import fair_threshold, heuristic_values
+from leadml_pipelines.learning.baselines import heuristic_values
 from leadml_pipelines.learning.calibration_check import error_by_chance, reliability
 from leadml_pipelines.learning.card import CardFacts, make_card
 from leadml_pipelines.learning.curves import curves
 from leadml_pipelines.learning.evaluate import evaluate
 from leadml_pipelines.learning.gate import Decision, decide
 from leadml_pipelines.learning.intervals import RESAMPLES, Measured, draw, measure
-from leadml_pipelines.learning.linear import linear_predictions
+from leadml_pipelines.learning.linear_baseline import linear_predictions
 from leadml_pipelines.learning.shap_summary import shap_summary
 from leadml_pipelines.learning.slices import measure_slices, slices_document
 from leadml_pipelines.learning.spec import ModelSpec
+from leadml_pipelines.learning.threshold import ideal_threshold
 from leadml_pipelines.learning.weighted import Scored
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def examine(
     labels = test["label"].to_numpy(np.float64)
     matrix = model.encoder.encode(test)
     values = model.predict(matrix).values
-    fair = fair_threshold(spec)
+    fair = ideal_threshold(spec.cost)
     others: dict[str, tuple[Values, float]] = {
         "heuristic": (heuristic_values(spec, train, test, seed=trained.seed), fair),
         "logistic": (linear_predictions(spec, model.encoder, train, test, seed=trained.seed), fair),

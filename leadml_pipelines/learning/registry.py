@@ -16,8 +16,8 @@ from psycopg.types.json import Jsonb
 
 from leadml_pipelines.errors import UserError
 from leadml_pipelines.learning.artifacts import IntegrityError, write_artifact
-from leadml_pipelines.learning.gate import decide
-from leadml_pipelines.learning.model import MANIFEST_FILE, MODEL_FILE, LoadedModel, load_model
+from leadml_pipelines.learning.examination import examine
+from leadml_pipelines.learning.model import MANIFEST_FILE, LoadedModel, load_model
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.times import require_utc, utc_now
 
@@ -149,15 +149,27 @@ class Registry:
         then the row, in one transaction: no row ever points to files that are not there.
         """
         spec = trained.spec
-        champion, remark = self._champion_on_same_rows(trained)
-        decision = decide(spec, trained.metrics, trained.baseline, champion)
-        reasons = (*decision.reasons, remark) if remark else decision.reasons
+        record = self.champion(spec.name)
+        champion, remarks = None, []
+        if record is not None:
+            try:
+                champion = record.load()
+            except IntegrityError as error:
+                # A champion that can't be loaded must not keep every successor out.
+                remarks.append(f"not compared with the champion {record.model_id}: {error}")
+        examined = examine(
+            trained,
+            champion,
+            compared_with=record.model_id if record else None,
+            remarks=remarks,
+        )
+        decision = examined.decision
         with connect(self._url) as connection:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             model_id = self._free_id(connection, spec.name, trained.trained_at)
             manifest = {**trained.manifest, "model_id": model_id}
             files = {
-                MODEL_FILE: trained.booster,
+                **trained.files,
                 MANIFEST_FILE: json.dumps(manifest, sort_keys=True).encode(),
             }
             sha256 = write_artifact(self._root, model_id, files)
@@ -168,7 +180,7 @@ class Registry:
                 "status": "candidate" if decision.passed else "rejected",
                 "description": spec.description,
                 "objective": spec.objective,
-                "threshold": spec.threshold,
+                "threshold": trained.manifest["threshold"],
                 "horizon": spec.horizon,
                 "signature": trained.manifest["features"],
                 "spec_hash": spec.hash,
@@ -178,10 +190,10 @@ class Registry:
                 "params": trained.params,
                 "tuning": trained.tuning,
                 "counts": trained.counts,
-                "metrics": trained.metrics,
-                "baseline": trained.baseline,
+                "metrics": examined.metrics,
+                "baseline": examined.baseline,
                 "gate_passed": decision.passed,
-                "gate_reasons": reasons,
+                "gate_reasons": decision.reasons,
                 "artifact_uri": folder.absolute().as_uri(),
                 "sha256": sha256,
                 "trained_at": trained.trained_at,
@@ -284,18 +296,6 @@ class Registry:
         if previous is None:
             raise RegistryError(f"{name} has no previous champion to go back to")
         return self.promote(previous.model_id, by)
-
-    def _champion_on_same_rows(
-        self, trained: TrainedModel
-    ) -> tuple[Mapping[str, Any] | None, str | None]:
-        champion = self.champion(trained.spec.name)
-        if champion is None:
-            return None, None
-        try:
-            return trained.measure(champion.load()), None
-        except (KeyError, IntegrityError) as error:
-            # A champion that can't be measured must not keep every successor out.
-            return None, f"not compared with the champion {champion.model_id}: {error.args[0]}"
 
     def _free_id(self, connection: psycopg.Connection[Any], name: str, trained_at: datetime) -> str:
         """Name and second; with a number behind it when another model ended in the same second."""
