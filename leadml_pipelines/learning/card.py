@@ -40,7 +40,6 @@ class CardFacts:
     Attributes:
         spec: The declaration.
         trained_at: When training ended.
-        seconds: How long it took.
         seed: Its seed.
         counts: Rows on every side, and what was left out.
         params: Parameters of the learner.
@@ -56,7 +55,6 @@ class CardFacts:
 
     spec: ModelSpec
     trained_at: datetime
-    seconds: float
     seed: int
     counts: Mapping[str, int]
     params: Mapping[str, Any]
@@ -293,7 +291,7 @@ def _reproduce(facts: CardFacts) -> str:
     )
     return (
         f"Training set `{facts.training_set_hash[:16]}`, declaration `{facts.spec.hash[:16]}`, "
-        f"seed {facts.seed}: the same model, bit for bit, in {facts.seconds:,.0f} s. "
+        f"seed {facts.seed}: the same model, bit for bit. "
         f"Learner `{facts.spec.learner}` with {params}. {versions}."
     )
 

@@ -76,7 +76,9 @@ def test_values_are_measured_as_scikit_learn_and_scipy_measure_them(
     assert found["total_ratio"] == pytest.approx(values.sum() / labels.sum())
 
 
-@pytest.mark.parametrize(("objective", "rows"), [("classification", CLASSES), ("regression", AMOUNTS)])
+@pytest.mark.parametrize(
+    ("objective", "rows"), [("classification", CLASSES), ("regression", AMOUNTS)]
+)
 def test_a_row_that_counts_twice_is_two_rows(
     objective: str, rows: st.SearchStrategy[tuple[Values, Values, Values]]
 ) -> None:
