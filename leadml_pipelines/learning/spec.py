@@ -55,16 +55,19 @@ SMALL_GRID: tuple[Mapping[str, Any], ...] = (
 )
 """From few, shallow splits to many: enough of a search for a first model, over in seconds."""
 
+CLASS_GRID = (*SMALL_GRID, {"max_depth": 4, "min_child_weight": 30, "class_weights": 1.0})
+"""The same, and one combination in which both classes count alike."""
+
 TUNING_SPACE: Mapping[str, tuple[float, float, str]] = {
-    "max_depth": (2, 8, "int"),
-    "min_child_weight": (2, 200, "log"),
-    "learning_rate": (0.01, 0.2, "log"),
+    "max_depth": (2, 6, "int"),
+    "min_child_weight": (3, 60, "log"),
+    "learning_rate": (0.01, 0.1, "log"),
     "subsample": (0.5, 1.0, "float"),
-    "colsample_bytree": (0.3, 1.0, "float"),
-    "reg_lambda": (0.1, 50, "log"),
-    "reg_alpha": (1e-3, 10, "log"),
+    "colsample_bytree": (0.15, 0.8, "float"),
+    "reg_lambda": (0.5, 50, "log"),
+    "class_weights": (0.0, 1.0, "float"),
 }
-"""Where optuna looks for XGBoost's parameters unless a spec says otherwise."""
+"""Where optuna looks for parameters unless a spec says otherwise."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _WORDS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -140,7 +143,7 @@ class ModelSpec:
         max_rows: Most rows taken, by a hash of the row; the same rows each time.
         learner: `xgboost`, or `stack`: trees blended with a linear model where the blend is better
             on the validation part.
-        params: Parameters of XGBoost on top of the defaults of the trainer.
+        params: Parameters on top of the defaults of `trees`: XGBoost's, and `class_weights`.
         hyperparameter_tuning: Whether the search runs; without it the first of the grid is taken.
         tuner: `grid`: every combination of `grid`, the same model each time. `optuna`: a search
             through `tuning_space` that ends after `tuning_trials` or `tuning_seconds`.
@@ -149,8 +152,6 @@ class ModelSpec:
         tuning_trials: Most combinations that optuna tries.
         tuning_seconds: When optuna stops even so; None for never.
         rounds: Most boosting rounds.
-        balanced: Whether the classes get weights by which each counts as much as the other while
-            the trees grow; the chances are calibrated afterwards.
         calibration: How raw scores become chances: the `best` on the validation part, or a named
             one; for classification.
         cost: What wrong answers cost; the threshold is the one that costs least on the validation
@@ -197,7 +198,6 @@ class ModelSpec:
     tuning_trials: int = 40
     tuning_seconds: float | None = None
     rounds: int = 600
-    balanced: bool = True
     calibration: Calibration = "best"
     cost: Cost = Cost()
     metric: str = "roc_auc"
