@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leadml_pipelines.commands.common import DEFAULT_HOME, Home, terminal
+from leadml_pipelines.commands.common import DEFAULT_HOME, Home
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,7 +48,7 @@ def backtest_model(
         raise typer.BadParameter(str(error), param_hint="--every") from error
     settings = Settings(home=home)
     spec = declared(settings, name)
-    console = Console(quiet=True) if as_json else terminal()
+    console = Console(quiet=as_json)
     with bars(console) as progress, bar(progress, f"backtest of {name}") as report:
         found = backtest(
             spec,
@@ -116,16 +116,13 @@ def _table(spec: ModelSpec, found: list[Cut]) -> Table:
 
     beside = "ece" if spec.objective == "classification" else "total_ratio"
     table = Table(
-        "known until",
-        "asked until",
-        METRIC_NAMES[spec.metric],
-        "linear model",
-        "heuristic",
-        METRIC_NAMES[beside],
         title=f"{spec.name}, trained on what was known at each date (UTC)",
         title_justify="left",
         box=box.SIMPLE_HEAD,
     )
+    names = (METRIC_NAMES[spec.metric], "linear model", "heuristic", METRIC_NAMES[beside])
+    for name in ("known until", "asked until", *names):
+        table.add_column(name, min_width=11)
     for cut in found:
         table.add_row(
             f"{cut.at:%Y-%m-%d}\n{cut.train_rows:,} rows",

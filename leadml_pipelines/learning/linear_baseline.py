@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from leadml_pipelines.learning.encoding import CATEGORY, Encoder
+from leadml_pipelines.learning.encoding import CATEGORY, Encoder, Matrix
 from leadml_pipelines.learning.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -47,10 +47,20 @@ def linear_predictions(
     Returns:
         float64[test rows].
     """
-    from sklearn.linear_model import LogisticRegression, PoissonRegressor
+    from threadpoolctl import threadpool_limits
 
     labels = train["label"].to_numpy(np.float64)
     known, asked = encoder.encode(train), encoder.encode(test)
+    # One thread: the same digits on every machine, and no quarrel with what else runs on it.
+    with threadpool_limits(1):
+        return _fitted(spec, encoder, known, labels, asked, seed)
+
+
+def _fitted(
+    spec: ModelSpec, encoder: Encoder, known: Matrix, labels: Values, asked: Matrix, seed: int
+) -> Values:
+    from sklearn.linear_model import LogisticRegression, PoissonRegressor
+
     # Newton's method: exact in a few steps where rows are many and columns are few.
     if spec.objective == "classification":
         model = _pipeline(
