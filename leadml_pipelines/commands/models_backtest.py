@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leadml_pipelines.commands.common import DEFAULT_HOME, Home
+from leadml_pipelines.commands.models import models
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from leadml_pipelines.settings import Settings
 
 
+@models.command("backtest")
 def backtest_model(
     name: Annotated[str, typer.Argument(help="Name of a model, as in conversion.")],
     home: Home = DEFAULT_HOME,
@@ -114,13 +116,17 @@ def _table(spec: ModelSpec, found: list[Cut]) -> Table:
         value, low, high = (metric_text(metric, one[key]) for key in ("value", "low", "high"))
         return f"{value}\n{low}–{high}"
 
-    beside = "ece" if spec.objective == "classification" else "total_ratio"
+    classes = spec.objective == "classification"
+    beside, heading = (
+        ("ece", "calibration error") if classes else ("total_ratio", "predicted / actual sum")
+    )
     table = Table(
         title=f"{spec.name}, trained on what was known at each date (UTC)",
         title_justify="left",
         box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
-    names = (METRIC_NAMES[spec.metric], "linear model", "heuristic", METRIC_NAMES[beside])
+    names = (METRIC_NAMES[spec.metric], "linear model", "heuristic", heading)
     for name in ("known until", "asked until", *names):
         table.add_column(name, min_width=11)
     for cut in found:
