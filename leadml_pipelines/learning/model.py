@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leadml_pipelines.learning.artifacts import read_artifact
+from leadml_pipelines.learning.artifacts import load_artifact
 from leadml_pipelines.learning.encoding import CATEGORY, Encoder, Matrix, from_document
 
 MODEL_FILE = "model.ubj"
-MANIFEST_FILE = "manifest.json"
 
 Vector = npt.NDArray[np.float64]
 
@@ -153,15 +151,16 @@ class LoadedModel:
         return Aligner(positions, tables)
 
 
-def load_model(uri: str, sha256: Mapping[str, str]) -> LoadedModel:
+def load_model(uri: str, key: bytes | None, manifest_sha256: str | None = None) -> LoadedModel:
     """Load a model's folder after verifying every file.
 
     Args:
-        uri: `file://` address or path of the folder.
-        sha256: SHA-256 (hex) of `model.ubj` and `manifest.json`.
+        uri: Address of the folder.
+        key: The key that it was signed with.
+        manifest_sha256: SHA-256 (hex) of the manifest, from the registry or the pointer.
 
     Raises:
-        IntegrityError: a file is missing or was changed.
+        IntegrityError: the folder is not what was registered.
     """
-    content = read_artifact(uri, {**dict.fromkeys((MODEL_FILE, MANIFEST_FILE), ""), **sha256})
-    return LoadedModel(json.loads(content[MANIFEST_FILE]), content[MODEL_FILE])
+    artifact = load_artifact(uri, key, manifest_sha256)
+    return LoadedModel(artifact.manifest, artifact.files[MODEL_FILE])

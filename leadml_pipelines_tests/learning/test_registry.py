@@ -8,12 +8,15 @@ import numpy as np
 import psycopg
 import pytest
 
-from leadml_pipelines.learning.artifacts import IntegrityError, read_artifact, write_artifact
+from leadml_pipelines.learning.artifacts import IntegrityError
 from leadml_pipelines.learning.model import load_model
 from leadml_pipelines.learning.registry import Registry, RegistryError
+from leadml_pipelines.learning.signing import SigningKey
 from leadml_pipelines.learning.train import TrainedModel, train
 from leadml_pipelines.postgres import connect
 from leadml_pipelines_tests.learning.frames import spec_for, toy_set
+
+KEY = "the signing key of the tests"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,7 @@ def registry(postgres_url: str, tmp_path: Path) -> Registry:
         connection.execute(
             "TRUNCATE leadml.models, leadml.model_aliases, leadml.model_alias_changes"
         )
-    return Registry(postgres_url, tmp_path / "artifacts")
+    return Registry(postgres_url, tmp_path / "artifacts", SigningKey(KEY))
 
 
 def test_a_registered_model_is_found_as_it_was(registry: Registry, trained: TrainedModel) -> None:
@@ -176,37 +179,23 @@ def test_a_champion_that_can_not_be_measured_does_not_keep_its_successors_out(
     assert "not compared with the champion" in record.gate_reasons[-1]
 
 
-@pytest.mark.parametrize("name", ["model.ubj", "manifest.json"])
 def test_a_changed_file_is_named_and_neither_loaded_nor_promoted(
-    registry: Registry, trained: TrainedModel, tmp_path: Path, name: str
+    registry: Registry, trained: TrainedModel, tmp_path: Path
 ) -> None:
     record = registry.register(trained)
-    path = tmp_path / "artifacts" / record.model_id / name
-    path.write_bytes(path.read_bytes().replace(b"toy", b"tox", 1) + b" ")
-    with pytest.raises(IntegrityError, match=name):
+    path = tmp_path / "artifacts" / record.model_id / "model.ubj"
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(IntegrityError, match=r"model\.ubj"):
         registry.load(record.model_id)
-    with pytest.raises(IntegrityError, match=name):
+    with pytest.raises(IntegrityError, match=r"model\.ubj"):
         registry.promote(record.model_id, by="anna")
-
-
-def test_a_missing_file_is_named(registry: Registry, trained: TrainedModel, tmp_path: Path) -> None:
-    record = registry.register(trained)
-    (tmp_path / "artifacts" / record.model_id / "model.ubj").unlink()
-    with pytest.raises(IntegrityError, match=r"model\.ubj is missing"):
-        record.load()
 
 
 def test_a_pointer_is_enough_to_load_the_model(registry: Registry, trained: TrainedModel) -> None:
     pointer = registry.register(trained).pointer()
-    model = load_model(pointer["artifact_uri"], pointer["sha256"])
+    model = load_model(pointer["artifact_uri"], KEY.encode(), pointer["manifest_sha256"])
     assert list(model.features) == pointer["features"]
     assert pointer["signature"]["output"] == "probability"
-
-
-def test_a_pointer_without_hashes_loads_nothing(registry: Registry, trained: TrainedModel) -> None:
-    record = registry.register(trained)
-    with pytest.raises(IntegrityError, match=r"model\.ubj"):
-        load_model(record.artifact_uri, {})
 
 
 def test_when_the_row_can_not_be_written_no_files_stay(
@@ -217,25 +206,6 @@ def test_when_the_row_can_not_be_written_no_files_stay(
         registry.register(broken)
     assert list((tmp_path / "artifacts").iterdir()) == []
     assert registry.models() == []
-
-
-def test_files_are_never_overwritten(tmp_path: Path) -> None:
-    write_artifact(tmp_path, "m", {"a": b"1"})
-    with pytest.raises(FileExistsError, match="never change"):
-        write_artifact(tmp_path, "m", {"a": b"2"})
-    assert (tmp_path / "m" / "a").read_bytes() == b"1"
-
-
-def test_a_name_that_leaves_the_folder_is_not_read(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_bytes(b"1")
-    write_artifact(tmp_path, "m", {"a": b"1"})
-    with pytest.raises(IntegrityError, match="missing"):
-        read_artifact(str(tmp_path / "m"), {"../secret": "0"})
-
-
-def test_an_address_that_is_no_local_folder_is_refused() -> None:
-    with pytest.raises(ValueError, match="s3://bucket/m is not a local folder"):
-        read_artifact("s3://bucket/m", {"a": "0"})
 
 
 def test_a_model_nobody_registered_is_named(registry: Registry) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,13 @@ import numpy as np
 import pandas as pd
 import xgboost
 
+from leadml_pipelines.learning.artifact_stores import open_store
 from leadml_pipelines.learning.artifacts import write_artifact
 from leadml_pipelines.learning.encoding import Encoder, to_document
 from leadml_pipelines_tests.online.frames import lead_features, lead_frame
 
+KEY = "the signing key of the tests"
+"""Signs every model that is made here."""
 CHURN = "(is_open and inbound_count_30d > 0) or active_policy_count > 0"
 
 
@@ -53,17 +55,15 @@ def make_model(
         **to_document(encoder),
         "quantiles": np.quantile(fitted, np.linspace(0, 1, 101)).tolist(),
     }
-    files = {
-        "model.ubj": bytes(booster.save_raw("ubj")),
-        "manifest.json": json.dumps(manifest).encode(),
-    }
-    sha256 = write_artifact(root, model_id, files)
+    files = {"model.ubj": bytes(booster.save_raw("ubj"))}
+    written = write_artifact(open_store(root), model_id, files, manifest, KEY.encode())
     return {
         "model_id": model_id,
         "name": name,
         "objective": objective,
-        "artifact_uri": (root / model_id).as_uri(),
-        "sha256": sha256,
+        "artifact_uri": written.uri,
+        "manifest_sha256": written.manifest_sha256,
+        "sha256": written.sha256,
         "features": list(encoder.names),
         "threshold": 0.5,
         "traffic_share": 1.0,
@@ -76,6 +76,6 @@ def expected_value(pointer: dict[str, Any], frame: pd.DataFrame, entity_id: str)
     """What the model answers for a row of the frame, without Redis and HTTP in between."""
     from leadml_pipelines.learning.model import load_model
 
-    model = load_model(pointer["artifact_uri"], pointer["sha256"])
+    model = load_model(pointer["artifact_uri"], KEY.encode(), pointer["manifest_sha256"])
     row = frame[frame["entity_id"] == entity_id]
     return float(model.predict(model.encoder.encode(row)).values[0])
