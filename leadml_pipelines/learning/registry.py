@@ -25,6 +25,7 @@ from leadml_pipelines.learning.artifacts import (
     load_artifact,
     resign_artifact,
 )
+from leadml_pipelines.learning.examination import examine
 from leadml_pipelines.learning.model import LoadedModel, load_model
 from leadml_pipelines.learning.model_records import ModelRecord, select_records
 from leadml_pipelines.learning.promotion_rules import (
@@ -33,7 +34,7 @@ from leadml_pipelines.learning.promotion_rules import (
     overrules,
     require_present_comparison,
 )
-from leadml_pipelines.learning.registration import examine_trained, store_trained
+from leadml_pipelines.learning.registration import store_trained
 from leadml_pipelines.learning.signing import SigningKey
 from leadml_pipelines.postgres import connect
 
@@ -92,9 +93,9 @@ class Registry:
         """
         key = self._key.read_or_make()
         champion = self.champion(trained.spec.name)
-        loaded, remark = self._champion_or_why_not(champion)
-        examined = examine_trained(trained, loaded, remark)
         compared_with = champion.model_id if champion else None
+        loaded, remarks = self._champion_or_why_not(champion)
+        examined = examine(trained, loaded, compared_with=compared_with, remarks=remarks)
         with self._connect() as connection:
             model_id = store_trained(
                 connection, open_store(self._artifacts), key, trained, examined, compared_with
@@ -354,14 +355,14 @@ class Registry:
 
     def _champion_or_why_not(
         self, champion: ModelRecord | None
-    ) -> tuple[LoadedModel | None, str | None]:
+    ) -> tuple[LoadedModel | None, list[str]]:
         if champion is None:
-            return None, None
+            return None, []
         try:
-            return self.load(champion.model_id), None
+            return self.load(champion.model_id), []
         except IntegrityError as error:
             # A champion that can't be loaded must not keep every successor out.
-            return None, f"not compared with the champion {champion.model_id}: {error}"
+            return None, [f"not compared with the champion {champion.model_id}: {error}"]
 
     def _select(self, where: str, **params: Any) -> list[ModelRecord]:
         with self._connect() as connection:
