@@ -43,6 +43,7 @@ __all__ = ["ModelRecord", "PromotionRefusedError", "Registry", "RegistryError"]
 if TYPE_CHECKING:
     import psycopg
 
+    from leadml_pipelines.learning.examination import Examination
     from leadml_pipelines.learning.train import TrainedModel
     from leadml_pipelines.settings import Settings
 
@@ -86,20 +87,43 @@ class Registry:
         )
 
     def register(self, trained: TrainedModel) -> ModelRecord:
-        """Store a trained model, pass it through the gate, and record both.
+        """Examine a trained model beside the champion, and record it with what the gate said."""
+        examined, compared_with = self.examine(trained)
+        return self.store(trained, examined, compared_with)
 
-        The champion, if there is one, is measured on the candidate's test rows. Files come first,
-        then the row, in one transaction: no row ever points to files that are not there.
+    def examine(self, trained: TrainedModel) -> tuple[Examination, str | None]:
+        """Measure a trained model, beside the champion on the same newest rows.
+
+        Returns:
+            What was found, and the champion's id, be it that it could not be loaded; None if there
+            is no champion.
+        """
+        champion = self.champion(trained.spec.name)
+        if champion is None:
+            return examine(trained), None
+        loaded, remarks = None, []
+        try:
+            loaded = self.load(champion.model_id)
+        except IntegrityError as error:
+            # A champion that can't be loaded must not keep every successor out.
+            remarks = [f"not compared with the champion {champion.model_id}: {error}"]
+        examined = examine(trained, loaded, compared_with=champion.model_id, remarks=remarks)
+        return examined, champion.model_id
+
+    def store(
+        self, trained: TrainedModel, examined: Examination, compared_with: str | None
+    ) -> ModelRecord:
+        """Record an examined model: its files, signed, and then its row, or neither.
+
+        Args:
+            trained: The model.
+            examined: What is known of it.
+            compared_with: Id of the champion that it was examined beside.
         """
         key = self._key.read_or_make()
-        champion = self.champion(trained.spec.name)
-        compared_with = champion.model_id if champion else None
-        loaded, remarks = self._champion_or_why_not(champion)
-        examined = examine(trained, loaded, compared_with=compared_with, remarks=remarks)
+        store = open_store(self._artifacts)
         with self._connect() as connection:
-            model_id = store_trained(
-                connection, open_store(self._artifacts), key, trained, examined, compared_with
-            )
+            model_id = store_trained(connection, store, key, trained, examined, compared_with)
         return self.get(model_id)
 
     # Questions
@@ -352,17 +376,6 @@ class Registry:
             f"{name} has no previous champion to go back to; `leadml models promote MODEL_ID` "
             "makes any model champion that passed its gate"
         )
-
-    def _champion_or_why_not(
-        self, champion: ModelRecord | None
-    ) -> tuple[LoadedModel | None, list[str]]:
-        if champion is None:
-            return None, []
-        try:
-            return self.load(champion.model_id), []
-        except IntegrityError as error:
-            # A champion that can't be loaded must not keep every successor out.
-            return None, [f"not compared with the champion {champion.model_id}: {error}"]
 
     def _select(self, where: str, **params: Any) -> list[ModelRecord]:
         with self._connect() as connection:
