@@ -182,9 +182,7 @@ def test_a_pickle_that_was_put_in_place_of_the_rest_leaves_no_trace(
     assert (tmp_path / "exploded").exists()
 
 
-def test_an_interrupted_writer_leaves_no_folder(
-    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_writer_leaves_no_folder(store: ArtifactStore) -> None:
     class Interrupting(dict[str, bytes]):
         def items(self) -> Any:
             yield "model.ubj", b"trees"
