@@ -89,17 +89,16 @@ def make_card(
     names = {
         "model": "this model",
         "heuristic": f"heuristic ({words(spec.heuristic)})",
-        "logistic": "logistic regression" if classes else "ridge regression",
+        "logistic": "logistic regression" if classes else "Poisson regression",
         "champion": "champion",
     }
-    unit = "SHAP value, log-odds" if classes else "SHAP value, units of the label"
     text = "\n\n".join(
         part for part in _sections(facts, evaluation, decision, names, classes) if part
     )
     return {
         CARD_FILE: (text + "\n").encode(),
         CURVES_FILE: draw_curves(evaluation, names, "positives" if classes else "value"),
-        SHAP_FILE: draw_shap(summary, unit),
+        SHAP_FILE: draw_shap(summary),
     }
 
 
@@ -168,9 +167,7 @@ def _period(name: str, ends: tuple[datetime, datetime], rows: int | None, leads:
     return [name, f"{ends[0]:%Y-%m-%d}", f"{ends[1]:%Y-%m-%d}", shown, f"{leads:,}"]
 
 
-def _figures(
-    facts: CardFacts, evaluation: Mapping[str, Any], names: Mapping[str, str]
-) -> str:
+def _figures(facts: CardFacts, evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:
     shown = [who for who in names if evaluation.get(who)]
     heading = [
         f"champion `{evaluation['compared_with']}`"
@@ -226,16 +223,17 @@ def _signed(metric: str, value: float) -> str:
 
 def _threshold(facts: CardFacts, evaluation: Mapping[str, Any]) -> str:
     spec, found, off = facts.spec, evaluation["threshold"], evaluation["calibration"]
-    method = facts.validation.get("calibration")
-    how = f" Raw scores become chances by {method} calibration." if method else ""
+    method = facts.validation.get("calibration", {}).get("kind")
+    how = f" Raw scores become chances by a calibration of the kind {method}." if method else ""
     return (
         f"A chance is off by {off['error']:.3f} on average; sound chances on as many leads would "
         f"stay under {off['by_chance']:.3f} in 95 of 100 cases.{how}\n\n"
         f"The prediction is yes from a chance of {found['value']:.3f}, chosen on the validation "
         f"part: a missed positive costs {spec.cost.miss:g}, a false alarm "
-        f"{spec.cost.false_alarm:g}. On these rows {found['share_of_yes']:.1%} get a yes, at a cost "
-        f"of {found['cost']:.4f} per row; a threshold of 0.5 would cost {found['cost_at_half']:.4f}, "
-        f"always yes {found['cost_of_always']:.4f}, always no {found['cost_of_never']:.4f}."
+        f"{spec.cost.false_alarm:g}. On these rows {found['share_of_yes']:.1%} get a yes, at a "
+        f"cost of {found['cost']:.4f} per row; a threshold of 0.5 would cost "
+        f"{found['cost_at_half']:.4f}, always yes {found['cost_of_always']:.4f}, always no "
+        f"{found['cost_of_never']:.4f}."
     )
 
 

@@ -99,21 +99,20 @@ class Measured:
 
     def minus(self, other: Measured) -> dict[str, dict[str, float]]:
         """The differences to another model on the same rows and resamples, paired."""
-        return {
-            name: found
-            for name, value in self.point.items()
-            if name in other.point
-            and (
-                found := interval(
-                    name, value - other.point[name], self.draws[name] - other.draws[name], signed=True
-                )
+        both = [name for name in self.point if name in other.point]
+        found = {
+            name: interval(
+                name,
+                self.point[name] - other.point[name],
+                self.draws[name] - other.draws[name],
+                signed=True,
             )
+            for name in both
         }
+        return {name: one for name, one in found.items() if one is not None}
 
 
-def measure(
-    scored: Scored, resamples: Resamples, only: Collection[str] | None = None
-) -> Measured:
+def measure(scored: Scored, resamples: Resamples, only: Collection[str] | None = None) -> Measured:
     """A model's metrics on the rows and on every resample.
 
     Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -61,12 +61,11 @@ def draw_curves(evaluation: Mapping[str, Any], names: Mapping[str, str], event: 
     return _png(figure)
 
 
-def draw_shap(summary: ShapSummary, unit: str) -> bytes:
+def draw_shap(summary: ShapSummary) -> bytes:
     """A dot for each explained row and feature: how far it moved the answer.
 
     Args:
         summary: The SHAP values.
-        unit: What they are in, as in `log-odds`.
 
     Returns:
         A PNG.
@@ -97,7 +96,12 @@ def draw_shap(summary: ShapSummary, unit: str) -> bytes:
     ax.axvline(0, color=MUTED, linewidth=0.8, zorder=0)
     ax.set_yticks(range(rows), [words(name) for name in reversed(summary.features)])
     ax.set_ylim(-0.7, rows - 0.3)
-    _dress(ax, "What moves the answer", f"moves it down  ←  {unit}  →  moves it up", "")
+    _dress(
+        ax,
+        "What moves the answer",
+        f"moves it down  ←  SHAP value, {summary.unit}  →  moves it up",
+        "",
+    )
     ax.grid(visible=False, axis="y")
     ax.tick_params(axis="y", labelsize=9.5, labelcolor=INK, length=0)
     if not rows:
@@ -106,7 +110,7 @@ def draw_shap(summary: ShapSummary, unit: str) -> bytes:
         ax.scatter([], [], c=[], cmap=colours, vmin=0, vmax=1), ax=ax, aspect=40, pad=0.015
     )
     bar.set_ticks([0, 1], labels=["low", "high"])
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=9, labelcolor=MUTED)
     bar.set_label("the feature's value (grey: missing, or a word)", fontsize=9, color=MUTED)
     figure.tight_layout()
@@ -201,10 +205,12 @@ def _lift(ax: Axes, found: Mapping[str, Any], names: Mapping[str, str], event: s
             ax.annotate(
                 f"best {share:.0%}: {height:.0%} of the {event}, lift {height / share:.1f}",
                 (share, height),
-                xytext=(0.27, height - 0.02 if share == 0.2 else height - 0.06),
+                xytext=(0.34, max(height - 0.06, 0.55 if share == 0.2 else 0.44)),
                 fontsize=9,
                 color=INK,
                 va="center",
+                zorder=9,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.9},
                 arrowprops={"arrowstyle": "-", "color": "#bdbdbd", "linewidth": 0.8},
             )
     _dress(
@@ -231,7 +237,7 @@ def _lines(
         ax.plot(found[who]["x"], found[who]["y"], label=label, zorder=2 + order, **style)
 
 
-def _unit(ax: Axes, place: str, title: str) -> None:
+def _unit(ax: Axes, place: Literal["lower right", "upper right"], title: str) -> None:
     """Both axes from 0 to 1, and the legend, this model first."""
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1.01)
@@ -243,7 +249,7 @@ def _unit(ax: Axes, place: str, title: str) -> None:
             loc=place,
             frameon=False,
             fontsize=9,
-            title=title or None,
+            title=title,
             title_fontsize=9,
             alignment="left",
             labelcolor=INK,
