@@ -221,3 +221,22 @@ def test_a_roll_back_is_published_like_a_promotion(
     models.rollback("churn", by="test")
     requested, _ = tick(promoted_model_sensor, postgres_url, redis_url)
     assert requested == 1
+
+
+def test_a_challenger_is_published_with_its_share_and_withdrawn(
+    postgres_url: str, redis_url: str, store: OnlineStore, models: Registry, churn: TrainedModel
+) -> None:
+    models.promote(models.register(churn).model_id, by="test")
+    challenger = models.register(churn).model_id
+    publish_roles(store, models)
+    models.challenge(challenger, 0.1, by="test")
+    assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 1
+    publish_roles(store, models)
+    assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 0
+    models.challenge(challenger, 0.2, by="test")
+    assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 1
+    publish_roles(store, models)
+    models.end_challenge("churn", by="test")
+    assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 1
+    publish_roles(store, models)
+    assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from leadml_pipelines.learning.artifacts import IntegrityError
 from leadml_pipelines.learning.examination import Examination, examine
 from leadml_pipelines.learning.gate import Decision
 from leadml_pipelines.learning.model import load_model
+from leadml_pipelines.learning.model_records import json_ready
 from leadml_pipelines.learning.registry import (
     ModelRecord,
     PromotionRefusedError,
@@ -27,8 +29,6 @@ from leadml_pipelines.postgres import connect
 from leadml_pipelines_tests.learning.frames import (
     DAY,
     FEATURES,
-    figures,
-    heuristic,
     rows_frame,
     spec_for,
     toy_set,
@@ -73,15 +73,32 @@ def stored(
 
 
 def test_a_registered_model_is_found_as_it_was(registry: Registry, trained: TrainedModel) -> None:
-    record = registry.register(trained)
+    examined, compared_with = registry.examine(trained)
+    record = registry.store(trained, examined, compared_with)
     assert record.model_id == f"toy_{trained.trained_at:%Y%m%d_%H%M%S}"
-    assert record.metrics == figures(trained)
-    assert record.baseline == heuristic(trained)
+    assert record.metrics == json_ready(examined.metrics)
+    assert record.baseline == json_ready(examined.baseline)
+    assert record.evaluation == json_ready(examined.evaluation)
+    assert record.validation == json_ready(trained.validation)
+    assert record.card.encode() == examined.card["card.md"]
     assert record.trained_at == trained.trained_at
     assert record.horizon == trained.spec.horizon
     assert record.features == trained.load().features
     assert (record.status, record.passed_gate) == ("candidate", True)
+    assert record.compared_with is None
     assert registry.newest("toy") == registry.get(record.model_id) == record
+
+
+def test_the_files_hold_all_that_the_registry_knows(
+    registry: Registry, stored: Stored, examined: Examination
+) -> None:
+    record = stored(compared_with="toy_before")
+    manifest, files = registry.files(record.model_id)
+    assert set(files) == {"model.ubj", "rest.joblib", "evaluation.json", *examined.card}
+    assert json.loads(files["evaluation.json"]) == record.evaluation
+    for name in ("spec_hash", "training_set_hash", "code_version", "metrics", "compared_with"):
+        assert manifest[name] == getattr(record, name)
+    assert manifest["package_versions"]["xgboost"]
 
 
 def test_a_loaded_model_answers_like_the_trained_one(
@@ -102,9 +119,7 @@ def test_two_models_of_one_second_get_two_ids(registry: Registry, stored: Stored
     assert registry.models("toy") == [second, first]
 
 
-def test_models_registered_at_once_get_different_ids(
-    registry: Registry, stored: Stored
-) -> None:
+def test_models_registered_at_once_get_different_ids(registry: Registry, stored: Stored) -> None:
     threads = [threading.Thread(target=stored) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -137,9 +152,7 @@ def test_promotion_makes_the_champion_and_keeps_the_one_before(
     assert champion.promoted_at is not None
 
 
-def test_promoting_the_champion_again_changes_nothing(
-    registry: Registry, stored: Stored
-) -> None:
+def test_promoting_the_champion_again_changes_nothing(registry: Registry, stored: Stored) -> None:
     first, second = (stored().model_id for _ in range(2))
     registry.promote(first, by="anna")
     before = registry.promote(second, by="anna")
@@ -190,7 +203,7 @@ def test_every_change_of_an_alias_is_recorded_with_its_kind_and_by_whom(
         ("challenge", "challenger", second, None, 0.1, "dora", None),
         ("end", "challenger", None, second, None, "emil", None),
     ]
-    assert len(registry.changes(model_id=second, limit=100)) == 6
+    assert len(registry.changes(model_id=second, limit=100)) == 5
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM", "UPDATE"])
@@ -316,9 +329,7 @@ def test_a_challenger_that_is_promoted_is_no_challenger_any_more(
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.1, float("nan")])
-def test_a_share_that_is_none_is_refused(
-    registry: Registry, stored: Stored, share: float
-) -> None:
+def test_a_share_that_is_none_is_refused(registry: Registry, stored: Stored, share: float) -> None:
     champion, challenger = (stored().model_id for _ in range(2))
     registry.promote(champion, by="anna")
     with pytest.raises(RegistryError, match="more than 0 and less than 1"):

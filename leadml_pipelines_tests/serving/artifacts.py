@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ def make_model(
     objective: str = "classification",
     population: str = "",
     seed: int = 0,
+    more: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
-    """Train a few trees on random rows, write them, and return their pointer."""
+    """Train a few trees on random rows, write them and `more` files; return their pointer."""
     frame = lead_frame([f"t{i}" for i in range(200)], seed=seed)
     encoder = Encoder.fit(lead_features(), frame)
     random = np.random.default_rng(seed)
@@ -75,7 +77,11 @@ def make_model(
         },
         rest,
     )
-    files = {"model.ubj": bytes(booster.save_raw("ubj")), "rest.joblib": rest.getvalue()}
+    files = {
+        "model.ubj": bytes(booster.save_raw("ubj")),
+        "rest.joblib": rest.getvalue(),
+        **(more or {}),
+    }
     written = write_artifact(open_store(root), model_id, files, manifest, KEY.encode())
     return {
         "model_id": model_id,
