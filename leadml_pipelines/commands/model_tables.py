@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from leadml_pipelines.learning.aliases import Change, Held
+from leadml_pipelines.learning.metric_names import METRIC_NAMES, metric_text, range_text
 from leadml_pipelines.learning.model_documents import main_metric
 from leadml_pipelines.learning.model_records import ModelRecord
 from leadml_pipelines.times import duration_text
@@ -37,7 +38,7 @@ def print_models(console: Console, records: Sequence[ModelRecord], held: Sequenc
             record.model_id,
             _status(record.status),
             _minute(record.trained_at),
-            f"{metric[0]} {metric[1]:.4f}" if metric else "",
+            f"{METRIC_NAMES.get(metric[0], metric[0])} {metric[1]:.3f}" if metric else "",
             f"{_minute(record.promoted_at)} by {escape(record.promoted_by or '')}"
             if record.promoted_at
             else "",
@@ -82,7 +83,8 @@ def print_model(
     if worst:
         console.print(
             f"worst slice: {escape(str(worst['column']))} = {escape(str(worst['word']))}, "
-            f"{_interval(worst)} on {worst['rows']:,} rows",
+            f"{worst['value']:.3f} ({worst['low']:.3f} to {worst['high']:.3f}) "
+            f"on {worst['rows']:,} rows",
             highlight=False,
         )
     verdict = "[green]passed[/]" if record.passed_gate else "[red]rejected[/]"
@@ -103,9 +105,9 @@ def print_comparison(console: Console, records: Sequence[ModelRecord]) -> None:
     table.add_row("status", *(_status(record.status) for record in records))
     table.add_row("trained (UTC)", *(_minute(record.trained_at) for record in records))
     table.add_row("test rows", *(f"{record.counts.get('test_rows', 0):,}" for record in records))
-    names = dict.fromkeys(name for record in records for name in _numbers(record.metrics))
-    for name in names:
-        table.add_row(name, *(_metric(record, name) for record in records))
+    for name in METRIC_NAMES:
+        if any(record.metrics.get(name) is not None for record in records):
+            table.add_row(METRIC_NAMES[name], *(_metric(record, name) for record in records))
     console.print(table)
     if len({record.training_set_hash for record in records}) > 1:
         console.print(
@@ -126,17 +128,17 @@ def print_changes(console: Console, changes: Sequence[Change]) -> None:
         console.print("no alias was ever changed")
         return
     table = _table()
-    for column in ("when (UTC)", "what", "alias"):
+    for column in ("when (UTC)", "what", "now, before"):
         table.add_column(column, no_wrap=True)
-    table.add_column("now, before", overflow="fold")
     table.add_column("by", overflow="fold")
     table.add_column("why", overflow="fold")
     for change in changes:
+        if change.alias == "previous":
+            continue  # it follows from the champion's change
         share = "" if change.traffic_share is None else f" {change.traffic_share:.1%}"
         table.add_row(
             f"{change.changed_at:%Y-%m-%d %H:%M:%S}",
-            f"{change.kind}{' (forced)' if change.forced else ''}",
-            f"{change.alias}{share}",
+            f"{change.kind}{share}{' (forced)' if change.forced else ''}",
             f"{change.model_id or 'nobody'}\n[dim]{change.replaced or 'nobody'}[/]",
             escape(change.changed_by),
             escape(change.reason or ""),
@@ -148,16 +150,13 @@ def _metrics(record: ModelRecord) -> Table:
     """The model's metrics with intervals, beside the others' on the same rows."""
     evaluation = record.evaluation
     others = {name: evaluation[name] for name in _OTHERS if evaluation.get(name)}
-    if not others:
-        baseline = _numbers(record.baseline)
-        others = {"heuristic": {name: {"value": v} for name, v in baseline.items()}}
     table = _table()
-    table.add_column("metric on the newest rows", no_wrap=True)
+    table.add_column("on the newest rows", overflow="fold")
     for name in (record.name, *others):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in _numbers(record.metrics):
-        cells = [_value(other.get(name)) for other in others.values()]
-        table.add_row(name, _metric(record, name), *cells)
+    for name in _shown(record.metrics):
+        cells = [_value(name, other.get(name)) for other in others.values()]
+        table.add_row(METRIC_NAMES[name], _metric(record, name), *cells)
     return table
 
 
@@ -168,33 +167,29 @@ def _print_differences(
     table.title = f"{record.model_id} minus {other.model_id}, on the same rows"
     table.add_column("metric", no_wrap=True)
     table.add_column("difference, 95 %", no_wrap=True, justify="right")
-    for name, value in found.items():
-        table.add_row(name, _value(value))
+    for name in _shown(found):
+        table.add_row(METRIC_NAMES[name], _value(name, found[name]))
     console.print(table)
 
 
+def _shown(figures: Mapping[str, Any]) -> list[str]:
+    """The metrics that are there, in the order in which they are shown."""
+    return [name for name in METRIC_NAMES if figures.get(name) is not None]
+
+
 def _metric(record: ModelRecord, name: str) -> str:
-    known = record.evaluation.get("model", {}).get(name)
-    if known:
-        return _value(known)
-    value = record.metrics.get(name)
-    return f"{value:.4f}" if isinstance(value, int | float) else ""
+    measured = record.evaluation.get("model", {}).get(name)
+    return _value(name, measured or {"value": record.metrics.get(name)})
 
 
-def _value(found: Mapping[str, Any] | None) -> str:
+def _value(metric: str, found: Mapping[str, Any] | None) -> str:
+    """A figure, and under it its interval where there is one."""
     if not found or found.get("value") is None:
         return ""
+    text = metric_text(metric, found["value"])
     if found.get("low") is None:
-        return f"{found['value']:.4f}"
-    return _interval(found)
-
-
-def _interval(found: Mapping[str, Any]) -> str:
-    return f"{found['value']:.4f} ({found['low']:.4f} to {found['high']:.4f})"
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+        return text
+    return f"{text}\n[dim]{range_text(metric, found['low'], found['high'])}[/]"
 
 
 def _answering(held: Sequence[Held]) -> list[str]:

@@ -52,7 +52,7 @@ def ids(registry: Registry, trained: TrainedModel, examined: Examination) -> lis
     rejected = replace(examined, decision=Decision(False, ("roc_auc is under the floor",)))
     stored = [registry.store(trained, found, None) for found in (examined, examined, rejected)]
     ids = [record.model_id for record in stored]
-    registry.promote(ids[0], by="anna", force=True, reason="the first one of all")
+    registry.promote(ids[0], by="anna", reason="the first one of all")
     return ids
 
 
@@ -94,7 +94,7 @@ def test_an_empty_registry_is_a_sentence(models: Command, registry: Registry) ->
 
 def test_show_tells_all_of_one_model(models: Command, ids: list[str]) -> None:
     shown = models("show", "toy@champion").stdout
-    for part in (ids[0], "roc_auc", "heuristic", "logistic", "promote (forced)", "worst slice"):
+    for part in (ids[0], "ROC AUC", "heuristic", "logistic", "promote", "worst slice"):
         assert part in shown
     assert max(map(len, shown.splitlines()[:20])) <= 100
     told = json.loads(models("show", ids[0], "--json").stdout)
@@ -104,7 +104,7 @@ def test_show_tells_all_of_one_model(models: Command, ids: list[str]) -> None:
 
 def test_compare_puts_models_side_by_side(models: Command, ids: list[str]) -> None:
     shown = models("compare", ids[1]).stdout
-    assert all(part in shown for part in (ids[0], ids[1], "roc_auc"))
+    assert all(part in shown for part in (ids[0], ids[1], "ROC AUC"))
 
 
 def test_promotion_and_rollback_are_published_at_once_and_recorded(
@@ -132,8 +132,10 @@ def test_promotion_and_rollback_are_published_at_once_and_recorded(
 def test_with_redis_away_the_change_stands_and_that_is_said(
     models: Command, ids: list[str], registry: Registry
 ) -> None:
-    done = models("promote", ids[1], redis=NOBODY_LISTENS, code=1)
-    assert registry.find("toy@champion").model_id == ids[0], done.stdout
+    done = models("promote", ids[1], redis=NOBODY_LISTENS)
+    assert "serving was not told yet: Redis can't be reached" in done.stdout
+    assert "The change stands" in done.stdout
+    assert registry.find("toy@champion").model_id == ids[1]
 
 
 def test_a_rejected_model_needs_force_and_a_reason(
