@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,13 +134,8 @@ class Registry:
         Raises:
             RegistryError: there is none of that id.
         """
-        found = self._select("WHERE model_id = %(model_id)s", model_id=model_id)
-        if not found:
-            raise RegistryError(
-                f"there is no model {model_id} in the registry; `leadml models list` tells which "
-                "there are"
-            )
-        return found[0]
+        with self._connect() as connection:
+            return _get(connection, model_id)
 
     def find(self, text: str) -> ModelRecord:
         """One model by its id, or by name and alias, as in `churn@champion`.
@@ -211,14 +206,23 @@ class Registry:
             return alias_changes(connection, name, model_id, limit)
 
     @contextmanager
-    def publication(self) -> Iterator[list[Held]]:
+    def publication(
+        self, names: Collection[str] | None = None
+    ) -> Iterator[list[tuple[Held, ModelRecord]]]:
         """What every alias points to, while nobody else publishes.
 
         Of two who publish at once the later one reads later: what is published last is the truth.
+
+        Args:
+            names: Names of the models; all of them if None.
         """
         with self._connect() as connection:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_PUBLICATION_LOCK,))
-            yield held_aliases(connection)
+            yield [
+                (held, _get(connection, held.model_id))
+                for held in held_aliases(connection)
+                if names is None or held.name in names
+            ]
 
     # Files
 
@@ -229,8 +233,7 @@ class Registry:
             RegistryError: there is no such model.
             IntegrityError: its files are not what was registered.
         """
-        record = self.get(model_id)
-        return load_model(record.artifact_uri, self._key.read(), _manifest_sha256(record))
+        return self._load(self.get(model_id))
 
     def files(self, model_id: str) -> Artifact:
         """A model's verified files.
@@ -282,15 +285,16 @@ class Registry:
             RegistryError: there is no such model.
             IntegrityError: its files are not what was registered.
         """
-        record = self.get(model_id)
-        order = Order("promote", by, overrules(record, force, reason), reason)
-        self.load(model_id)
         with self._connect() as connection:
+            record = _get(connection, model_id)
+            order = Order("promote", by, overrules(record, force, reason), reason)
+            # Before the lock: a store that is slow keeps nobody from rolling back.
+            self._load(record)
             alias_lock(connection)
             if automatic:
                 require_present_comparison(connection, record)
             make_champion(connection, record.name, model_id, order)
-        return self.get(model_id)
+            return _get(connection, model_id)
 
     def rollback(self, name: str, by: str, reason: str | None = None) -> ModelRecord:
         """Make the previous champion the champion again; the two change places.
@@ -299,16 +303,17 @@ class Registry:
             RegistryError: there was no champion before this one.
             IntegrityError: its files are not what was registered.
         """
-        while True:
-            previous = self._previous(name)
-            self.load(previous)
-            with self._connect() as connection:
-                alias_lock(connection)
-                held = {one.alias: one.model_id for one in held_aliases(connection, name)}
-                if held.get("previous") != previous:
-                    continue  # somebody changed it while it was verified
-                make_champion(connection, name, previous, Order("rollback", by, False, reason))
-            return self.get(previous)
+        with self._connect() as connection:
+            alias_lock(connection)
+            previous = _pointed(connection, name).get("previous")
+            if previous is None:
+                raise RegistryError(
+                    f"{name} has no previous champion to go back to; `leadml models promote "
+                    "MODEL_ID` makes any model champion that passed its gate"
+                )
+            self._load(_get(connection, previous))
+            make_champion(connection, name, previous, Order("rollback", by, False, reason))
+            return _get(connection, previous)
 
     def challenge(
         self,
@@ -339,20 +344,20 @@ class Registry:
             raise RegistryError(
                 f"a challenger's share is more than 0 and less than 1, as in 0.1; not {share:g}"
             )
-        record = self.get(model_id)
-        order = Order("challenge", by, overrules(record, force, reason), reason)
-        self.load(model_id)
         with self._connect() as connection:
+            record = _get(connection, model_id)
+            order = Order("challenge", by, overrules(record, force, reason), reason)
+            self._load(record)
             alias_lock(connection)
-            held = {one.alias: one.model_id for one in held_aliases(connection, record.name)}
-            if "champion" not in held:
+            champion = _pointed(connection, record.name).get("champion")
+            if champion is None:
                 raise RegistryError(
                     f"{record.name} has no champion to challenge; promote a model first"
                 )
-            if held["champion"] == model_id:
+            if champion == model_id:
                 raise RegistryError(f"{model_id} is the champion and can't challenge itself")
             make_challenger(connection, record.name, model_id, share, order)
-        return self.get(model_id)
+            return _get(connection, model_id)
 
     def end_challenge(self, name: str, by: str, reason: str | None = None) -> ModelRecord:
         """Let the challenger answer no more, and return it.
@@ -362,20 +367,14 @@ class Registry:
         """
         with self._connect() as connection:
             alias_lock(connection)
-            held = {one.alias: one.model_id for one in held_aliases(connection, name)}
-            if "challenger" not in held:
+            challenger = _pointed(connection, name).get("challenger")
+            if challenger is None:
                 raise RegistryError(f"{name} has no challenger whose challenge could end")
             withdraw_challenger(connection, name, Order("end", by, False, reason))
-        return self.get(held["challenger"])
+            return _get(connection, challenger)
 
-    def _previous(self, name: str) -> str:
-        for held in self.held(name):
-            if held.alias == "previous":
-                return held.model_id
-        raise RegistryError(
-            f"{name} has no previous champion to go back to; `leadml models promote MODEL_ID` "
-            "makes any model champion that passed its gate"
-        )
+    def _load(self, record: ModelRecord) -> LoadedModel:
+        return load_model(record.artifact_uri, self._key.read(), _manifest_sha256(record))
 
     def _select(self, where: str, **params: Any) -> list[ModelRecord]:
         with self._connect() as connection:
@@ -383,6 +382,21 @@ class Registry:
 
     def _connect(self) -> psycopg.Connection[Any]:
         return connect(self._url, **self._options)
+
+
+def _get(connection: psycopg.Connection[Any], model_id: str) -> ModelRecord:
+    found = select_records(connection, "WHERE model_id = %(model_id)s", {"model_id": model_id})
+    if not found:
+        raise RegistryError(
+            f"there is no model {model_id} in the registry; `leadml models list` tells which "
+            "there are"
+        )
+    return found[0]
+
+
+def _pointed(connection: psycopg.Connection[Any], name: str) -> dict[str, str]:
+    """Ids of a name's models by alias."""
+    return {held.alias: held.model_id for held in held_aliases(connection, name)}
 
 
 def _manifest_sha256(record: ModelRecord) -> str:

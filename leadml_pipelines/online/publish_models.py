@@ -46,11 +46,10 @@ class Held(Protocol):
 class Registry(Protocol):
     """Who knows what the aliases point to."""
 
-    def publication(self) -> AbstractContextManager[Sequence[Held]]:
-        """What every alias points to, while nobody else publishes."""
-
-    def get(self, model_id: str) -> Record:
-        """One model."""
+    def publication(
+        self, names: Collection[str] | None = None
+    ) -> AbstractContextManager[Sequence[tuple[Held, Record]]]:
+        """What every alias points to, and that model, while nobody else publishes."""
 
 
 def publish_model(
@@ -95,12 +94,12 @@ def publish_roles(
         redis.RedisError: Redis can't be reached; nothing is lost, do it again later.
     """
     now: dict[str, str | None] = {}
-    with registry.publication() as every:
-        held = [one for one in every if one.alias in ROLES and _named(one.name, names)]
-        for one in held:
-            publish_model(store, registry.get(one.model_id), one.alias, one.traffic_share)
-            now[f"{one.name}:{one.alias}"] = one.model_id
-        for name in _left_over(store, every, names):
+    with registry.publication(names) as every:
+        for held, record in every:
+            if held.alias in ROLES:
+                publish_model(store, record, held.alias, held.traffic_share)
+                now[f"{held.name}:{held.alias}"] = held.model_id
+        for name in _left_over(store, [held for held, _ in every], names):
             store.delete_model_pointer(name, CHALLENGER)
             now[f"{name}:{CHALLENGER}"] = None
     return now

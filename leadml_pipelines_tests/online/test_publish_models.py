@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,11 +43,11 @@ class Registry:
         self.all = list(held)
 
     @contextmanager
-    def publication(self) -> Iterator[list[Held]]:
-        yield self.all
-
-    def get(self, model_id: str) -> Record:
-        return Record(next(one.name for one in self.all if one.model_id == model_id), model_id)
+    def publication(
+        self, names: Collection[str] | None = None
+    ) -> Iterator[list[tuple[Held, Record]]]:
+        held = [one for one in self.all if names is None or one.name in names]
+        yield [(one, Record(one.name, one.model_id)) for one in held]
 
 
 CHAMPION = Held("churn", "champion", "churn_1")
