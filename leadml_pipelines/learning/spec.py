@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,10 +31,17 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "average_precision": True,
     "log_loss": False,
     "brier": False,
+    "ece": False,
     "accuracy": True,
+    "precision": True,
+    "recall": True,
     "r2": True,
     "spearman": True,
     "mae": False,
+    "captured_10": True,
+    "captured_20": True,
+    "lift_10": True,
+    "lift_20": True,
 }
 """Every metric a spec may name, and which way is better."""
 
@@ -161,8 +168,6 @@ class ModelSpec:
             is no risk.
         factors: How many reasons an answer gives.
         companions: Further questions whose answers are shown beside this one's.
-        champion_slack: How much worse than the champion on the same rows a candidate may be.
-        threshold: Probability from which the prediction is yes; for classification.
     """
 
     name: str
@@ -191,7 +196,7 @@ class ModelSpec:
         default_factory=lambda: dict(TUNING_SPACE)
     )
     tuning_trials: int = 40
-    tuning_seconds: float | None = None
+    tuning_seconds: float | None = 600.0
     rounds: int = 600
     calibration: Calibration = "best"
     cost: Cost = Cost()
@@ -204,8 +209,6 @@ class ModelSpec:
     risk_levels: tuple[float, float, float] | None = None
     factors: int = 5
     companions: tuple[Companion, ...] = ()
-    champion_slack: float = 0.02
-    threshold: float = 0.5
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -229,6 +232,31 @@ class ModelSpec:
             raise SpecError(f"{self.name}: test_share is {self.test_share}; it must be in (0, 1)")
         if not self.grid:
             raise SpecError(f"{self.name}: the grid is empty; ({{}},) means no search")
+        for problem in self._problems():
+            raise SpecError(f"{self.name}: {problem}")
+
+    def _problems(self) -> Iterator[str]:
+        """What else contradicts itself, sentence by sentence."""
+        if min(self.cost.miss, self.cost.false_alarm) <= 0:
+            yield "a cost is not over 0; what costs nothing is not worth a model"
+        levels = self.risk_levels
+        if levels is not None and not 0 < levels[0] < levels[1] < levels[2] < 1:
+            yield f"risk_levels are {levels}; they must rise between 0 and 1"
+        for parameter, (least, greatest, kind) in self.tuning_space.items():
+            if kind not in ("int", "float", "log"):
+                yield f"tuning_space: {parameter} is {kind!r}; take int, float or log"
+            if least >= greatest or (kind == "log" and least <= 0):
+                yield f"tuning_space: {parameter} can't lie between {least} and {greatest}"
+        names = [companion.name for companion in self.companions]
+        for companion in self.companions:
+            if not _NAME.fullmatch(companion.name) or names.count(companion.name) > 1:
+                yield f"{companion.name!r} can't name one companion; use a name of its own"
+            if companion.horizon <= timedelta(0):
+                yield f"the horizon of {companion.name} is {companion.horizon}"
+            if companion.answer == "urgency" and len(companion.words) < 2:
+                yield f"{companion.name} shows urgency, and needs two words: soon and later"
+            if companion.levels[0] >= companion.levels[1]:
+                yield f"the levels of {companion.name} must rise"
 
     @property
     def higher_is_better(self) -> bool:

@@ -29,6 +29,7 @@ DEFAULTS: Mapping[str, Any] = {
     "subsample": 0.7,
     "colsample_bytree": 0.4,
     "reg_lambda": 10.0,
+    "max_cat_to_onehot": 64,
     "class_weights": 0.0,
 }
 """Parameters where a spec says nothing: XGBoost's, slow and well regularised, and one of ours.

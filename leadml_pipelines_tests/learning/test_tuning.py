@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from leadml_pipelines.learning.optuna_search import read_journal
 from leadml_pipelines.learning.train import TrainedModel, journal_of, train
 from leadml_pipelines_tests.learning.frames import spec_for, toy_set
 
@@ -72,6 +73,18 @@ def test_an_interrupted_search_is_taken_up_where_it_was(tmp_path: Path) -> None:
     finished = fit(journal)
     assert finished.tuning["taken_up"] >= 5
     assert finished.params == trained.params
+
+
+def test_a_trial_whose_line_was_cut_off_is_tried_again(tmp_path: Path) -> None:
+    journal = tmp_path / "trials.log"
+    whole = fit(journal)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:3]) + lines[3][:20])
+    assert len(read_journal(journal)) == 3
+    again = fit(journal)
+    assert again.tuning["taken_up"] == 3
+    assert len(read_journal(journal)) == 5
+    assert again.tuning["combinations"][:2] == whole.tuning["combinations"][:2]
 
 
 def test_a_search_ends_by_the_clock_and_still_has_a_winner() -> None:
