@@ -4,10 +4,10 @@
     python benchmarks/quality.py --data FOLDER --budget 120 --times 1h 24h 72h 168h \
         --flaml-python /path/to/flaml/bin/python
 
-FOLDER holds the BPI Challenge 2012 log as two tables, cases.parquet and events.parquet. It goes the
-product's way: import by `examples/bpi2012/mapping.toml` into a PostgreSQL of its own, extract,
-features as of each moment by DuckDB (the built-in views and the one in `examples/bpi2012`), training
-set, `train()`. Everything lies in a temporary folder, which is gone at the end.
+FOLDER holds the BPI Challenge 2012 log as two tables, cases.parquet and events.parquet. It goes
+the product's way: import by `examples/bpi2012/mapping.toml` into a PostgreSQL of its own, extract,
+features as of each moment by DuckDB (the built-in views and the one in `examples/bpi2012`),
+training set, `train()`. Everything lies in a temporary folder, which is gone at the end.
 
 The setting is that of the published floors: the oldest 80 % of the cases teach and the newest 20 %
 examine; at each time after submission only cases count that are still open then; the target is
@@ -15,10 +15,11 @@ whether the loan is activated at any time up to the end of the log. So there is 
 gap between training and test as long as one: labels of training cases may have come true during the
 test. (The trainer still leaves out training rows whose moment lies in the test.)
 
-Every model learns from all times at once and is examined at each. `--budget` is what the search of
-our model may take, in seconds; FLAML then gets as long as our whole training took. FLAML lives in an
-environment of its own (with pandas, pyarrow and `flaml[automl]`), for it pins other versions; without
-it its column is left out. Intervals are 95 % of a bootstrap over leads, differences are paired.
+Every model learns from all times at once and is examined at each. `--budget` is what our whole
+training may take, in seconds: the search gets three quarters of it. FLAML then gets as long as our
+training took. FLAML lives in an environment of its own (with pandas, pyarrow and `flaml[automl]`),
+for it pins other versions; without it its column is left out. Intervals are 95 % of a bootstrap
+over leads, differences are paired.
 """
 
 from __future__ import annotations
@@ -301,7 +302,7 @@ def report(test: pd.DataFrame, answers: list[Answers], draws: int, seed: int) ->
         line += f"{floor:6.3f}" if floor else f"{'':6}"
         print(line + "".join(f" {shown(found[answer.name][word])}" for answer in answers))
 
-    print(f"\nleadml minus the other, paired; and in how many draws leadml is above the floor")
+    print("\nleadml minus the other, paired; and in how many draws leadml is above the floor")
     print(f"{'after':>6} {'above':>6}" + "".join(f" {a.name:>23}" for a in answers[1:]))
     for word in [*times, "mean"]:
         own, floor = found[answers[0].name][word], FLOORS.get(word)
@@ -326,7 +327,7 @@ def shown(values: np.ndarray, *, signed: bool = False) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder with cases.parquet and events.parquet")
-    parser.add_argument("--budget", type=float, default=120, help="seconds that our search may take")
+    parser.add_argument("--budget", type=float, default=120, help="seconds of a training")
     parser.add_argument("--times", nargs="+", default=list(FLOORS), help="after submission")
     parser.add_argument("--flaml-python", help="Python of an environment that has FLAML")
     parser.add_argument("--draws", type=int, default=1_000, help="of the bootstrap")

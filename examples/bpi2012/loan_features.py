@@ -79,7 +79,7 @@ VIEWS = (
         "loan_steps",
         "lead",
         _FUNCTIONS,
-        description="Which steps of the loan funnel an application has come to, when and how often.",
+        description="Which steps of the loan funnel an application came to, when and how often.",
         owner="team:loans",
     ),
 )

@@ -304,8 +304,10 @@ def test_a_score_is_read_off_its_parts(tmp_path: Path) -> None:
         (Diversity(window="30d"), "event_channel_diversity_30d"),
         (Delay(event_type="quote_sent"), "quote_sent_delay_hours"),
         (LastKind(), "event_type_last"),
-        (LastKind(direction="inbound", over="channel", kinds=("web",), window="7d"),
-         "inbound_channel_last_7d"),
+        (
+            LastKind(direction="inbound", over="channel", kinds=("web",), window="7d"),
+            "inbound_channel_last_7d",
+        ),
         (WeightedScore(parts=(Part(100, "stage_age_days"),)), "stage_age_days_score"),
     ],
 )
