@@ -277,6 +277,15 @@ def drawn(leads: np.ndarray, draws: int, seed: int) -> np.ndarray:
     return np.vstack([np.ones(len(names)), chosen])[:, at].astype(np.float64)
 
 
+def decided(test: pd.DataFrame, data: Path) -> np.ndarray:
+    """Which test rows are of cases whose outcome the log knows: bool[n]."""
+    import pandas as pd
+
+    cases = pd.read_parquet(data / "cases.parquet", columns=["case_id", "outcome"])
+    open_ = cases.loc[cases["outcome"] == "open_at_log_end", "case_id"]
+    return np.asarray(~test["entity_id"].isin(open_), bool)
+
+
 def report(test: pd.DataFrame, answers: list[Answers], draws: int, seed: int) -> None:
     labels, moments = test["label"].to_numpy(), test["moment"].to_numpy(str)
     weights = drawn(test["entity_id"].to_numpy(str), draws, seed)
@@ -290,7 +299,7 @@ def report(test: pd.DataFrame, answers: list[Answers], draws: int, seed: int) ->
         }
         found[answer.name]["mean"] = np.mean(list(found[answer.name].values()), axis=0)
 
-    print(f"\nROC AUC on the newest 20 % of the cases; 95 % intervals of {draws:,} draws of leads")
+    print(f"ROC AUC on the newest 20 % of the cases; 95 % intervals of {draws:,} draws of leads")
     head = f"{'after':>6} {'rows':>6} {'pos.':>5} {'floor':>6}"
     print(head + "".join(f" {answer.name:>21}" for answer in answers))
     for word in [*times, "mean"]:
@@ -350,7 +359,13 @@ def main() -> None:
     trained = ours(spec, rows, given.seed, given.threads)
     print(f"trained in {trained.seconds:.0f} s; now the others", flush=True)
     others = said_by_others(trained, given.seed, given.threads, given.flaml_python)
-    report(trained.test, [said_by_ours(trained), *others], given.draws, given.seed)
+    answers = [said_by_ours(trained), *others]
+    print()
+    report(trained.test, answers, given.draws, given.seed)
+    print("\nThe same answers, on those cases alone whose outcome the log knows:")
+    known = decided(trained.test, given.data)
+    answers = [replace(answer, scores=answer.scores[known]) for answer in answers]
+    report(trained.test[known], answers, given.draws, given.seed)
     if not given.flaml_python:
         print("FLAML was left out: name the Python of its environment with --flaml-python")
 
