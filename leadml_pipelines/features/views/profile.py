@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from leadml_pipelines.features.phrase import Phrase
 from leadml_pipelines.features.view import KEYS, Feature, feature_view
 
 INCOME_BANDS = ("low", "middle", "high")
@@ -13,27 +14,39 @@ ATTRIBUTES = ("age", "income_band", "credit_band", "requested_amount", "has_curr
 
 # fmt: off
 FEATURES = (
-    Feature("age", "integer", "years", 0, 130, None, "Age of the person.", "fit"),
+    Feature("age", "integer", "years", 0, 130, None, "Age of the person.", "fit",
+            phrase=Phrase("The age of {value}", missing="The lead's age is not known")),
     Feature("income_band", "category", "", None, None, None,
-            "Band of the income: low, middle or high.", "fit"),
+            "Band of the income: low, middle or high.", "fit",
+            phrase=Phrase("The lead's income is {value}", missing="The lead's income is not known")),
     Feature("credit_band", "category", "", None, None, None,
-            "Band of the credit rating: poor, fair, good or excellent.", "fit"),
+            "Band of the credit rating: poor, fair, good or excellent.", "fit",
+            phrase=Phrase("The lead's credit rating is {value}", missing="The lead's credit rating is not known")),
     Feature("requested_amount", "double", "currency", 0, 1e12, None,
-            "Amount of money or cover that the lead asked for.", "value"),
+            "Amount of money or cover that the lead asked for.", "value",
+            phrase=Phrase("The requested amount of {value}", missing="The lead has not named an amount")),
     Feature("has_current_insurer", "boolean", "", None, None, None,
-            "Whether the person is insured elsewhere now.", "fit"),
-    Feature("source", "category", "", None, None, None, "Where the lead came from.", "fit"),
+            "Whether the person is insured elsewhere now.", "fit",
+            phrase=Phrase(yes="The lead is insured elsewhere now", no="The lead is not insured elsewhere now", missing="It is not known whether the lead is insured elsewhere")),
+    Feature("source", "category", "", None, None, None, "Where the lead came from.", "fit",
+            phrase=Phrase("The lead came from the source {value}", words=(("referral", "The lead came through a referral"), ("phone", "The lead came by phone"), ("web", "The lead came through the web"), ("email", "The lead came by e-mail"), ("aggregator", "The lead came through an aggregator"), ("social", "The lead came through social media")), missing="It is not known where the lead came from")),
     Feature("campaign", "category", "", None, None, None,
-            "Marketing campaign that brought the lead.", "fit"),
+            "Marketing campaign that brought the lead.", "fit",
+            phrase=Phrase("The lead came through the campaign {value}", missing="The lead came without a campaign")),
     Feature("product_interest", "category", "", None, None, None,
-            "Product that the lead asked about.", "intent"),
-    Feature("state", "category", "", None, None, None, "State the lead lives in.", "fit"),
+            "Product that the lead asked about.", "intent",
+            phrase=Phrase("The lead is interested in {value}", missing="It is not known which product the lead wants")),
+    Feature("state", "category", "", None, None, None, "State the lead lives in.", "fit",
+            phrase=Phrase("The lead lives in {value}", missing="It is not known where the lead lives")),
     Feature("attribute_known_share", "double", "share", 0, 1, 0.0,
-            "Share of the five attributes of a lead that are known.", "fit"),
+            "Share of the five attributes of a lead that are known.", "fit",
+            phrase=Phrase("A profile that is filled in to {value}", none="An empty profile", missing="It is not known how much of the profile is filled in")),
     Feature("created_hour", "integer", "hour", 0, 23, None,
-            "Hour of the day (UTC) at which the lead was created.", "intent"),
+            "Hour of the day (UTC) at which the lead was created.", "intent",
+            phrase=Phrase("The lead's arrival at {value}", missing="It is not known at what time of day the lead came")),
     Feature("created_weekday", "integer", "day", 1, 7, None,
-            "Day of the week (UTC, 1 = Monday) on which the lead was created.", "intent"),
+            "Day of the week (UTC, 1 = Monday) on which the lead was created.", "intent",
+            phrase=Phrase("The lead came on day {value} of the week", words=(("1", "The lead came on a Monday"), ("2", "The lead came on a Tuesday"), ("3", "The lead came on a Wednesday"), ("4", "The lead came on a Thursday"), ("5", "The lead came on a Friday"), ("6", "The lead came on a Saturday"), ("7", "The lead came on a Sunday")), clause=True, missing="It is not known on which day of the week the lead came")),
 )
 # fmt: on
 
