@@ -98,7 +98,8 @@ _OTHERS = (
     Feature("inbound_channel_count_30d", "integer", "channels", 0, 4, 0,
             "Channels the lead used in the last 30 days: e-mail, phone, web, any other.",
             "engagement",
-            phrase=counted("channel used by the lead", "channels used by the lead", "in the last 30 days")),
+            phrase=counted("channel used by the lead", "channels used by the lead",
+                           "in the last 30 days")),
     *(
         Feature(f"inbound_{name}_share_90d", "double", "share", 0, 1, None,
                 f"Share of what the lead did in the last 90 days that it did {text}; "
@@ -111,11 +112,14 @@ _OTHERS = (
     Feature("inbound_weekend_share_90d", "double", "share", 0, 1, None,
             "Share of what the lead did in the last 90 days that it did on a Saturday or Sunday "
             "(UTC); missing when it did nothing.", "intent",
-            phrase=Phrase("Activity at weekends, {value} of all in the last 90 days,", none="No activity at weekends in the last 90 days", missing="There was no sign of life in the last 90 days")),
+            phrase=Phrase("Activity at weekends, {value} of all in the last 90 days,",
+                          none="No activity at weekends in the last 90 days",
+                          missing="There was no sign of life in the last 90 days")),
     Feature("inbound_weekday_count_90d", "integer", "days", 0, 7, 0,
             "Days of the week (UTC) on which the lead did something in the last 90 days.",
             "engagement",
-            phrase=counted("day of the week with a sign of life", "days of the week with a sign of life", "in the last 90 days")),
+            phrase=counted("day of the week with a sign of life",
+                           "days of the week with a sign of life", "in the last 90 days")),
 )
 # fmt: on
 
