@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from leadml_pipelines.features.phrase import Phrase, counted
+from leadml_pipelines.features.phrase import RECENT_DAYS, Phrase, counted
 from leadml_pipelines.features.view import KEYS, Feature, feature_view
 
 # fmt: off
@@ -63,7 +63,7 @@ FEATURES = (
             "Days since anything happened for the last time; missing when nothing ever did.",
             "urgency",
             phrase=Phrase("Nothing has happened with the lead for {value}",
-                          below=(7.0, "Something last happened with the lead {value} ago"),
+                          below=(RECENT_DAYS, "Something last happened with the lead {value} ago"),
                           clause=True, missing="Nothing has happened with the lead yet")),
     Feature("activity_window_days", "double", "days", 0, None, None,
             "Days from the first thing that happened to the last.", "engagement",
@@ -72,13 +72,13 @@ FEATURES = (
     Feature("days_since_last_inbound", "double", "days", 0, None, None,
             "Days since the lead last did something; missing when it never did.", "urgency",
             phrase=Phrase("No sign of life for {value}",
-                          below=(7.0, "The last sign of life, {value} ago,"),
+                          below=(RECENT_DAYS, "The last sign of life, {value} ago,"),
                           missing="The lead has never given a sign of life")),
     Feature("days_since_last_outbound", "double", "days", 0, None, None,
             "Days since the last touch, an attempt of ours to reach the lead; missing without one.",
             "relationship",
             phrase=Phrase("No attempt to reach the lead for {value}",
-                          below=(7.0, "Our last attempt to reach the lead, {value} ago,"),
+                          below=(RECENT_DAYS, "Our last attempt to reach the lead, {value} ago,"),
                           missing="We have never tried to reach the lead")),
     Feature("first_outbound_delay_hours", "double", "hours", None, None, None,
             "Hours from the lead's creation to the first attempt to reach it; missing before.",
