@@ -156,12 +156,8 @@ class Explainer:
             feature, shap = self._features[at], float(contributions[at])
             value = _own(feature, float(values[at]))
             raises = shap > 0
-            text = spoken(
-                feature.phrase, feature.unit, value, raises=raises, outcome=self._outcome
-            )
-            found.append(
-                Factor(feature.name, value, "raises" if raises else "lowers", shap, text)
-            )
+            text = spoken(feature.phrase, feature.unit, value, raises=raises, outcome=self._outcome)
+            found.append(Factor(feature.name, value, "raises" if raises else "lowers", shap, text))
         return found
 
     def importance(self, contributions: Vector, limit: int) -> list[Importance]:

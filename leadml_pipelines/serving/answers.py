@@ -19,9 +19,7 @@ from leadml_pipelines.learning.model import LoadedModel, Predictions
 
 Matrix = npt.NDArray[np.float64]
 Answer = dict[str, Any]
-
-DIGITS = 6
-"""Digits after the point of chances and shares that nothing is computed from."""
+"""Members of a response that a model's manifest decides on; plain values and dataclasses."""
 
 
 class Answers:
@@ -34,9 +32,12 @@ class Answers:
 
     def __init__(self, model: LoadedModel) -> None:
         self._model = model
-        self._explainer = Explainer(
-            model.encoder, outcome(model.objective, model.risk_levels)
-        )
+        self._explainer = Explainer(model.encoder, outcome(model.objective, model.risk_levels))
+
+    def try_out(self) -> None:
+        """Answer once with reasons, so that nothing has to be parsed in somebody's request."""
+        nobody = np.full((1, len(self._model.features)), np.nan)
+        self.explained(nobody, self._model.predict(nobody))
 
     def plain(self, predictions: Predictions) -> list[Answer]:
         """Answers without reasons, in the order of the rows.
