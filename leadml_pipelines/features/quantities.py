@@ -12,6 +12,8 @@ _SPOKEN = {
     "events per day in 30 days": "a day",
 }
 """Units of the catalogue that people would not say."""
+_GREATEST = 1e15
+"""From here on a number's digits say nothing any more."""
 
 
 def quantity(value: float, unit: str) -> str:
@@ -46,6 +48,8 @@ def quantity(value: float, unit: str) -> str:
 def rounded(value: float) -> str:
     """A number with no more digits than one reads: whole from 100 on, two significant below 10."""
     size = abs(value)
+    if size >= _GREATEST:
+        return f"{value:.1e}"
     if value == int(value) or size >= 100:
         return f"{value:,.0f}"
     if size >= 10:
@@ -57,10 +61,13 @@ def rounded(value: float) -> str:
 
 
 def _amount(value: float) -> str:
+    if abs(value) >= _GREATEST:
+        return rounded(value)
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:,.2f}"
 
 
 def _span(minutes: float) -> str:
+    minutes = max(-_GREATEST, min(minutes, _GREATEST))
     if minutes < 0:
         return f"minus {_span(-minutes)}"
     if minutes < 1:

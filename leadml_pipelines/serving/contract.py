@@ -417,7 +417,7 @@ class Prediction(BaseModel):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    entity_id: str = Field(examples=["lead_0000042"])
+    entity_id: str = Field(description="whom it is about", examples=["lead_0000042"])
     model_type: str = Field(description="name of the model", examples=["churn"])
     model_id: str = Field(
         description="the version that answered", examples=["churn_20260115_103000"]

@@ -195,6 +195,9 @@ class Predictor:
             rows[position] = {
                 "entity_id": ids[position],
                 "error": None,
+                "prediction": None,
+                "probability": None,
+                "value": None,
                 **answer,
                 **same,
                 "features_as_of": from_micros(as_of),
