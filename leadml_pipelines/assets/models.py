@@ -3,6 +3,7 @@
 import dagster as dg
 
 from leadml_pipelines.assets.metadata import markdown_table, plain, rows
+from leadml_pipelines.assets.progress import live_progress
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.resources.connections import (
@@ -87,7 +88,7 @@ def model_asset(name: str) -> dg.AssetsDefinition:
             threads=config.training_threads,
             device=config.device,
             journal=journal_of(config.tuning, spec, training_set),
-            progress=lambda done, total, text: context.log.info("%d/%d %s", done, total, text),
+            progress=live_progress(context),
         )
         record = registry(postgres, settings).register(trained)
         return dg.MaterializeResult(
