@@ -15,7 +15,7 @@ of rows, and nothing is approximated but by the rounding of numbers.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,6 +27,10 @@ from leadml_pipelines.learning.encoding import Matrix
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
+Vector = npt.NDArray[np.float64]
+
+BLOCK = 4096
+"""Leaves that are done together: their arrays stay in the processor's caches."""
 
 
 class _Step(NamedTuple):
@@ -47,6 +51,9 @@ class _Step(NamedTuple):
     share: float
 
 
+_Path = tuple[dict[int, _Step], float]
+"""What the path to a leaf asks of each feature, and the leaf's value."""
+
 _EVERY = -1
 """All bits set: every code goes this way."""
 _ANY = _Step(-np.inf, np.inf, _EVERY, True, 1.0)
@@ -55,15 +62,13 @@ _LEAST_SHARE = 1e-12
 
 
 @dataclass(frozen=True)
-class TreeShap:
-    """The leaves of a booster, as arrays of shape (features on a path, leaves).
+class _Leaves:
+    """Some leaves, as arrays of shape (features on a path, leaves).
 
     A path that asks fewer features than the longest one is filled with steps that everything meets,
     which have no effect.
 
     Attributes:
-        features: How many features the booster has.
-        base: Raw score when nothing is known of a row.
         feature: Which feature a step asks about.
         low: A number meets the step from here on, float32 as in XGBoost.
         high: And below this.
@@ -75,8 +80,6 @@ class TreeShap:
         nodes: Nodes and weights of the quadrature.
     """
 
-    features: int
-    base: float
     feature: Places
     low: Floats
     high: Floats
@@ -85,20 +88,11 @@ class TreeShap:
     leaves: Floats
     worded: Places
     words: Bools
-    nodes: tuple[tuple[float, float], ...]
+    nodes: tuple[tuple[np.float32, np.float32], ...]
 
     @classmethod
-    def of(cls, booster: Any, features: int) -> TreeShap:
-        """Read the trees of a booster (`gbtree`, one output).
-
-        Args:
-            booster: XGBoost's own object.
-            features: How many it has.
-        """
-        model = json.loads(booster.save_raw("json"))["learner"]["gradient_booster"]["model"]
-        # Codes from here on are in no tree, and all go the same way.
-        codes = 1 + max((max(tree["categories"], default=-1) for tree in model["trees"]), default=0)
-        paths = [path for tree in model["trees"] for path in _paths(tree)]
+    def of(cls, paths: Sequence[_Path], codes: int) -> _Leaves:
+        """The leaves at the ends of some paths; codes from `codes` on are in no tree."""
         length = max((len(steps) for steps, _ in paths), default=0) or 1
         shape = (length, len(paths))
         at = [place for steps, _ in paths for place in range(len(steps))]
@@ -115,8 +109,6 @@ class TreeShap:
 
         places, weights = np.polynomial.legendre.leggauss((length + 1) // 2)
         return cls(
-            features=features,
-            base=_base(booster, features),
             feature=filled(asked, 0, np.intp),
             low=filled([step.low for step in steps], -np.inf, np.float32),
             high=filled([step.high for step in steps], np.inf, np.float32),
@@ -125,8 +117,80 @@ class TreeShap:
             leaves=np.array([value for _, value in paths], np.float32),
             worded=flat[worded],
             words=_bits([steps[place].words for place in worded], codes + 1),
-            nodes=tuple(zip(((places + 1) / 2).tolist(), (weights / 2).tolist(), strict=True)),
+            nodes=tuple(
+                (np.float32((place + 1) / 2), np.float32(weight / 2))
+                for place, weight in zip(places.tolist(), weights.tolist(), strict=True)
+            ),
         )
+
+    def values(self, row: Floats, gone: Bools | None, features: int) -> Vector:
+        """What the leaves add to the SHAP values of a row, float64[features].
+
+        Args:
+            row: float32[features].
+            gone: Which values are missing; None if none is.
+            features: How many there are.
+        """
+        met = self._met(row, gone)
+        weights = np.zeros_like(self.share)
+        for place, weight in self.nodes:
+            terms = self.share * (1 - place)
+            terms += met * place
+            product = np.multiply.reduce(terms, axis=0)
+            product *= weight
+            weights += product / terms
+        weights *= met - self.share
+        weights *= self.leaves
+        by_feature = np.bincount(self.feature.ravel(), weights.ravel(), features)
+        return np.asarray(by_feature, np.float64)
+
+    def _met(self, row: Floats, gone: Bools | None) -> Floats:
+        """Whether the row meets each step, as 1 and 0."""
+        asked = row.take(self.feature)
+        met = asked >= self.low
+        met &= asked < self.high
+        if len(self.worded):
+            codes = asked.ravel()[self.worded]
+            last = self.words.shape[1] - 1
+            seen = (codes >= 0) & (codes < last)
+            places = np.where(seen, codes, last).astype(np.intp)
+            met.ravel()[self.worded] = self.words[np.arange(len(places)), places]
+        if gone is not None:
+            met = np.where(gone.take(self.feature), self.missing, met)
+        return met.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class TreeShap:
+    """The leaves of a booster.
+
+    Attributes:
+        features: How many features the booster has.
+        base: Raw score when nothing is known of a row.
+        blocks: All leaves, those of short paths first.
+    """
+
+    features: int
+    base: float
+    blocks: tuple[_Leaves, ...]
+
+    @classmethod
+    def of(cls, booster: Any, features: int) -> TreeShap:
+        """Read the trees of a booster (`gbtree`, one output).
+
+        Args:
+            booster: XGBoost's own object.
+            features: How many it has.
+        """
+        model = json.loads(booster.save_raw("json"))["learner"]["gradient_booster"]["model"]
+        trees = model["trees"]
+        codes = 1 + max((max(tree["categories"], default=-1) for tree in trees), default=-1)
+        paths = sorted(
+            (path for tree in trees for path in _paths(tree)), key=lambda path: len(path[0])
+        )
+        starts = range(0, len(paths), BLOCK)
+        blocks = tuple(_Leaves.of(paths[start : start + BLOCK], codes) for start in starts)
+        return cls(features, _base(booster, features), blocks)
 
     def __call__(self, values: Matrix) -> Matrix:
         """SHAP values of rows.
@@ -137,44 +201,17 @@ class TreeShap:
         Returns:
             float64[n, features + 1]; the last column is the base, and a row sums to the raw score.
         """
-        found = np.empty((len(values), self.features + 1))
+        found = np.zeros((len(values), self.features + 1))
         found[:, -1] = self.base
         for at, row in enumerate(values.astype(np.float32)):
-            found[at, :-1] = self._row(row)
+            gone = np.isnan(row)
+            missing = gone if gone.any() else None
+            for block in self.blocks:
+                found[at, :-1] += block.values(row, missing, self.features)
         return found
 
-    def _row(self, row: Floats) -> npt.NDArray[np.float64]:
-        met = self._met(row)
-        weights = np.zeros_like(self.share)
-        for place, weight in self.nodes:
-            terms = self.share * np.float32(1 - place)
-            terms += met * np.float32(place)
-            product = np.multiply.reduce(terms, axis=0)
-            product *= np.float32(weight)
-            weights += product / terms
-        weights *= met - self.share
-        weights *= self.leaves
-        by_feature = np.bincount(self.feature.ravel(), weights.ravel(), self.features)
-        return np.asarray(by_feature, np.float64)
 
-    def _met(self, row: Floats) -> Floats:
-        """Whether the row meets each step, as 1 and 0."""
-        asked = row[self.feature]
-        met = asked >= self.low
-        met &= asked < self.high
-        if len(self.worded):
-            codes = row[self.feature.ravel()[self.worded]]
-            last = self.words.shape[1] - 1
-            seen = (codes >= 0) & (codes < last)
-            places = np.where(seen, codes, last).astype(np.intp)
-            met.ravel()[self.worded] = self.words[np.arange(len(places)), places]
-        gone = np.isnan(row)
-        if gone.any():
-            met = np.where(gone[self.feature], self.missing, met)
-        return met.astype(np.float32)
-
-
-def _paths(tree: Mapping[str, Any]) -> Iterator[tuple[dict[int, _Step], float]]:
+def _paths(tree: Mapping[str, Any]) -> Iterator[_Path]:
     """Each leaf of a tree: what its path asks of each feature, and its value."""
     left, right, asked = tree["left_children"], tree["right_children"], tree["split_indices"]
     conditions, cover = tree["split_conditions"], tree["sum_hessian"]
