@@ -3,12 +3,12 @@
     python benchmarks/predict.py
     LEADML_REDIS_URL=... LEADML_POSTGRES_URL=... python benchmarks/predict.py --http
 
-Models of every lead feature, of the size that is trained at most (600 rounds) and of less, on random
-rows with categories and missing values. The first part has the features in memory, as a request has
-after its one read from Redis; each figure stands beside XGBoost alone in the same rounds, and as a
-ratio to it. With --http the same model answers over the app, on an empty Redis database and a
-migrated PostgreSQL database of your own. Run it while the machine is quiet.
-"""  # noqa: E501
+Models of every lead feature, of the size that is trained at most (600 rounds) and of less, on
+random rows with categories and missing values. The first part has the features in memory, as a
+request has after its one read from Redis; each figure stands beside XGBoost alone in the same
+rounds, and as a ratio to it. With --http the same model answers over the app, on an empty Redis
+database and a migrated PostgreSQL database of your own. Run it while the machine is quiet.
+"""
 
 from __future__ import annotations
 
@@ -167,8 +167,7 @@ def in_memory(rounds: int, depth: int, repeats: int) -> bool:
     one_ms, bare_one_ms = in_turn([one, bare_one], repeats)
     batch_ms, bare_batch_ms = in_turn([batch, bare_batch], max(20, repeats // 10))
     gc.unfreeze()
-    trees = sum(len(tree) for tree in model.booster.get_dump())
-    print(f"{rounds} rounds of depth {depth} ({trees / 1e6:.1f} MB as text), p50 / p95 / p99 ms")
+    print(f"{rounds} rounds of depth {depth}, p50 / p95 / p99 ms")
     for what, ours, bare, beside in (
         ("one, with factors, as JSON", one_ms, bare_one_ms, "pred_contribs alone"),
         (f"{BATCH:,} without factors", batch_ms, bare_batch_ms, "inplace_predict alone"),
@@ -182,6 +181,8 @@ def in_memory(rounds: int, depth: int, repeats: int) -> bool:
 
 def over_http(repeats: int) -> None:
     """The largest model behind the app."""
+    import json
+
     import httpx
     import uvicorn
 
@@ -193,8 +194,6 @@ def over_http(repeats: int) -> None:
     from leadml_pipelines.times import utc_now
 
     bare = empty_redis()
-    import json
-
     rounds, depth = SIZES[-1]
     manifest, files = make(rounds, depth)
     frame = random_frame(BATCH, seed=3)

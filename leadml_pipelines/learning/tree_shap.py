@@ -5,12 +5,12 @@ averaged over by the covers of the trees. For a leaf whose path asks `d` feature
 `i` lets a share `z_i` of the rows through and is met by the row or not (`o_i` is 1 or 0), the value
 of `i` is
 
-    leaf * (o_i - z_i) * integral over t from 0 to 1 of the product of (o_j t + z_j (1 - t)), j != i
+    leaf * (o_i - z_i) * integral, t from 0 to 1, of the product of (o_j t + z_j (1 - t)), j != i
 
-The integrand is a polynomial of degree `d - 1`, so that Gauss-Legendre quadrature with `d / 2` nodes,
-rounded up, is exact. All leaves of all trees are done at once, in arrays; nothing depends on the order
-of rows, and nothing is approximated but by the rounding of numbers.
-"""  # noqa: E501
+The integrand is a polynomial of degree `d - 1`, so that Gauss-Legendre quadrature with `d / 2`
+nodes, rounded up, is exact. Many leaves are done at once, in arrays; nothing is approximated but by
+the rounding of numbers.
+"""
 
 from __future__ import annotations
 
