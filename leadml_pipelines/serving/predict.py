@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -13,6 +14,7 @@ from leadml_pipelines.online.format import Rows
 from leadml_pipelines.serving.errors import ApiError, some
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.models import ModelShelf, ServedModel
+from leadml_pipelines.serving.prediction_log import PredictionLog
 from leadml_pipelines.serving.reader import FeatureReader
 from leadml_pipelines.times import from_micros, utc_now
 
@@ -26,12 +28,20 @@ class Predictor:
         reader: Where features come from.
         shelf: Where models come from.
         metrics: Where to count.
+        prediction_log: Where to keep what was answered.
     """
 
-    def __init__(self, reader: FeatureReader, shelf: ModelShelf, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        reader: FeatureReader,
+        shelf: ModelShelf,
+        metrics: Metrics,
+        prediction_log: PredictionLog,
+    ) -> None:
         self._reader = reader
         self._shelf = shelf
         self._metrics = metrics
+        self._log = prediction_log
 
     def one(self, model_type: str, entity_id: str) -> dict[str, Any]:
         """The prediction for one entity.
@@ -51,13 +61,21 @@ class Predictor:
             ApiError: the model is unknown or not loaded, an entity is unknown, or its features
                 can't be had.
         """
+        start = time.perf_counter()
         model = self.model(model_type)
         found = self._reader.read_known(model.entity_type, ids)
+        names = found.batch.entity_ids
         rows: list[dict[str, Any]] = [{}] * len(ids)
         timestamp = utc_now()
-        for group in found.batch.groups:
-            for position, row in self._group(model, group, found.batch.entity_ids):
+        answers = [
+            (part, self._group(part.model, part.rows, names))
+            for group in found.batch.groups
+            for part in self._shelf.assign(model, group, names)
+        ]
+        for _, answered in answers:
+            for position, row in answered:
                 rows[position] = {**row, "timestamp": timestamp}
+        self._log.note(answers, found, timestamp, time.perf_counter() - start)
         self._metrics.predictions.labels(model.name).inc(len(rows))
         return rows
 

@@ -30,6 +30,7 @@ from leadml_pipelines.serving.graph_routes import graph_routes
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.models import ModelShelf, ModelState
 from leadml_pipelines.serving.predict import Predictor
+from leadml_pipelines.serving.prediction_log import PredictionLog
 from leadml_pipelines.serving.reader import FeatureReader, Found, unknown_entity
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import from_micros
@@ -58,6 +59,7 @@ class Parts:
         settings: All settings.
         graph: Single entities in the graph.
         ad_hoc: PostgreSQL, for functions that are computed on request.
+        prediction_log: Where predictions are kept.
     """
 
     store: OnlineStore
@@ -69,6 +71,7 @@ class Parts:
     settings: Settings
     graph: GraphLookup
     ad_hoc: Connections
+    prediction_log: PredictionLog
 
 
 # The endpoints are plain functions, which FastAPI runs in threads: redis-py and psycopg without
@@ -116,7 +119,7 @@ def _feature_routes(reader: FeatureReader) -> APIRouter:
 
 def _model_routes(parts: Parts) -> APIRouter:
     routes = APIRouter(prefix="/api/v1/ml", tags=["predictions"])
-    predictor = Predictor(parts.reader, parts.shelf, parts.metrics)
+    predictor = Predictor(parts.reader, parts.shelf, parts.metrics, parts.prediction_log)
 
     @routes.post("/predict", response_model=contract.PredictResponse, responses=_ERRORS)
     def predict(request: contract.PredictRequest) -> Response:
