@@ -167,19 +167,25 @@ class PredictionDrain:
 
 
 def _store(connection: psycopg.Connection[Any], entries: Sequence[Entry]) -> Drained:
-    texts = {entry: _text(entry.document) for entry in entries}
-    sound = [entry for entry, text in texts.items() if text is not None]
-    drained = Drained(refused=len(entries) - len(sound))
-    for entry, text in texts.items():
-        if text is None:
+    drained = Drained()
+    texts: dict[Entry, str] = {}
+    for entry in entries:
+        text = _text(entry.document)
+        if text is not None:
+            texts[entry] = text
+        elif entry.document is None:
+            # Stored by whoever deleted it and was cut off before it could say so.
+            drained += Drained(known=1)
+        else:
+            drained += Drained(refused=1)
             _say_refused(entry, "no JSON text of a prediction's size")
     try:
-        return drained + _insert(connection, [texts[entry] or "" for entry in sound])
+        return drained + _insert(connection, list(texts.values()))
     except _ROW_ERRORS:
         # One by one, to find which it is: the others are sound.
-        for entry in sound:
+        for entry, text in texts.items():
             try:
-                drained += _insert(connection, [texts[entry] or ""])
+                drained += _insert(connection, [text])
             except _ROW_ERRORS as error:
                 drained += Drained(refused=1)
                 _say_refused(entry, type(error).__name__)
@@ -193,8 +199,8 @@ def _insert(connection: psycopg.Connection[Any], texts: Sequence[str]) -> Draine
     return Drained(stored, len(texts) - stored)
 
 
-def _text(document: bytes) -> str | None:
-    if not 0 < len(document) <= MAX_DOCUMENT:
+def _text(document: bytes | None) -> str | None:
+    if document is None or not 0 < len(document) <= MAX_DOCUMENT:
         return None
     try:
         return document.decode()
@@ -207,7 +213,7 @@ def _say_refused(entry: Entry, why: str) -> None:
         "logged_prediction_refused",
         entry=entry.entry_id.decode(errors="replace"),
         why=why,
-        begins=entry.document[:200].decode(errors="replace"),
+        begins=(entry.document or b"")[:200].decode(errors="replace"),
     )
 
 

@@ -48,11 +48,11 @@ class Entry:
 
     Attributes:
         entry_id: Its id in the stream.
-        document: A prediction, JSON; empty if the entry holds none, or was deleted.
+        document: A prediction, JSON; empty if the entry holds none, None if it was deleted.
     """
 
     entry_id: bytes
-    document: bytes
+    document: bytes | None
 
 
 class PredictionStream:
@@ -137,9 +137,11 @@ class PredictionStream:
         if not entries:
             return
         ids = [entry.entry_id for entry in entries]
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.xack(keys.PREDICTIONS, keys.PREDICTIONS_GROUP, *ids)
+        # No transaction: without memory Redis would refuse it, and this is what frees some. The
+        # other way round, a cut between the two would leave entries that nobody is ever given.
+        with self._redis.pipeline(transaction=False) as pipe:
             pipe.xdel(keys.PREDICTIONS, *ids)
+            pipe.xack(keys.PREDICTIONS, keys.PREDICTIONS_GROUP, *ids)
             pipe.execute()
 
     def forget_consumers(self) -> None:
@@ -189,4 +191,6 @@ class PredictionStream:
 
 def _entries(found: Any) -> list[Entry]:
     """Entries as redis-py gives them; one that was deleted meanwhile has no fields."""
-    return [Entry(name, (fields or {}).get(_FIELD, b"")) for name, fields in found if name]
+    return [
+        Entry(name, fields.get(_FIELD, b"") if fields else None) for name, fields in found if name
+    ]

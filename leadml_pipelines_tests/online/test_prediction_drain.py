@@ -165,6 +165,20 @@ def test_a_cut_between_commit_and_removal_counts_nothing_twice(
     assert stream.length() == 0
 
 
+def test_a_cut_in_the_middle_of_the_removal_counts_nothing_twice(
+    stream: PredictionStream, drain_of: Any, postgres_url: str, redis_url: str
+) -> None:
+    stream.add(documents(2))
+    (first,) = stream.new(1)
+    with redis.Redis.from_url(redis_url) as client:
+        client.xdel(KEY, first.entry_id)
+    drain = drain_of(stream)
+    drain._holding = True
+    assert drain.drain() == Drained(stored=1, known=1)
+    assert stored(postgres_url) == ["lead_1"]
+    assert stream.held(5) == []
+
+
 def test_entries_whose_delivery_was_cut_off_are_asked_for_again(
     stream: PredictionStream,
     drain_of: Any,
