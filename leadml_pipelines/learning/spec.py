@@ -31,10 +31,17 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "average_precision": True,
     "log_loss": False,
     "brier": False,
+    "ece": False,
     "accuracy": True,
+    "precision": True,
+    "recall": True,
     "r2": True,
     "spearman": True,
     "mae": False,
+    "captured_10": True,
+    "captured_20": True,
+    "lift_10": True,
+    "lift_20": True,
 }
 """Every metric a spec may name, and which way is better."""
 
@@ -160,8 +167,6 @@ class ModelSpec:
             is no risk.
         factors: How many reasons an answer gives.
         companions: Further questions whose answers are shown beside this one's.
-        champion_slack: How much worse than the champion on the same rows a candidate may be.
-        threshold: Probability from which the prediction is yes; for classification.
     """
 
     name: str
@@ -204,8 +209,6 @@ class ModelSpec:
     risk_levels: tuple[float, float, float] | None = None
     factors: int = 5
     companions: tuple[Companion, ...] = ()
-    champion_slack: float = 0.02
-    threshold: float = 0.5
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
