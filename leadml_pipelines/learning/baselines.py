@@ -96,4 +96,3 @@ def evaluate_heuristic(
     values = heuristic_values(spec, train, test, seed=seed)
     labels = test["label"].to_numpy(np.float64)
     return evaluate(spec, labels, values, test.get("moment"), threshold=ideal_threshold(spec.cost))
-

@@ -36,7 +36,9 @@ class Bin:
     high: float
 
 
-def reliability(labels: Values, values: Values, leads: npt.NDArray[np.intp]) -> list[dict[str, Any]]:
+def reliability(
+    labels: Values, values: Values, leads: npt.NDArray[np.intp]
+) -> list[dict[str, Any]]:
     """Prediction against what came, in the bins of the expected calibration error.
 
     Args:
@@ -95,7 +97,6 @@ def error_by_chance(
     deviations = cells.reshape(size, width)
     rng = np.random.default_rng(seed)
     errors = [
-        np.abs(rng.choice((-1.0, 1.0), size) @ deviations).sum() / len(labels)
-        for _ in range(DRAWS)
+        np.abs(rng.choice((-1.0, 1.0), size) @ deviations).sum() / len(labels) for _ in range(DRAWS)
     ]
     return float(np.quantile(errors, LEVEL))

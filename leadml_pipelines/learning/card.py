@@ -168,9 +168,7 @@ def _period(name: str, ends: tuple[datetime, datetime], rows: int | None, leads:
     return [name, f"{ends[0]:%Y-%m-%d}", f"{ends[1]:%Y-%m-%d}", shown, f"{leads:,}"]
 
 
-def _figures(
-    facts: CardFacts, evaluation: Mapping[str, Any], names: Mapping[str, str]
-) -> str:
+def _figures(facts: CardFacts, evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:
     shown = [who for who in names if evaluation.get(who)]
     heading = [
         f"champion `{evaluation['compared_with']}`"

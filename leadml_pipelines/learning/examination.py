@@ -252,5 +252,3 @@ def _facts(trained: Trained, metrics: Mapping[str, Any]) -> CardFacts:
             if trained.spec.metric in found
         },
     )
-
-

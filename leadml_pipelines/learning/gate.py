@@ -35,9 +35,7 @@ class _Judged:
     sentence: str
 
 
-def decide(
-    spec: ModelSpec, evaluation: Mapping[str, Any], remarks: Sequence[str] = ()
-) -> Decision:
+def decide(spec: ModelSpec, evaluation: Mapping[str, Any], remarks: Sequence[str] = ()) -> Decision:
     """Compare a candidate with its floor, the rule it replaces, the champion, and the truth.
 
     It is rejected when it does not beat the floor and the heuristic; when it is worse than the
@@ -155,9 +153,7 @@ def _slices(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judged]
         for word, facts in words.items()
     ]
     if not slices:
-        yield _Judged(
-            True, f"no slice has {LEAST_LEADS} leads of each class, so none was compared"
-        )
+        yield _Judged(True, f"no slice has {LEAST_LEADS} leads of each class, so none was compared")
         return
     sign = 1 if spec.higher_is_better else -1
     below = [

@@ -105,15 +105,16 @@ class Measured:
             if name in other.point
             and (
                 found := interval(
-                    name, value - other.point[name], self.draws[name] - other.draws[name], signed=True
+                    name,
+                    value - other.point[name],
+                    self.draws[name] - other.draws[name],
+                    signed=True,
                 )
             )
         }
 
 
-def measure(
-    scored: Scored, resamples: Resamples, only: Collection[str] | None = None
-) -> Measured:
+def measure(scored: Scored, resamples: Resamples, only: Collection[str] | None = None) -> Measured:
     """A model's metrics on the rows and on every resample.
 
     Args:

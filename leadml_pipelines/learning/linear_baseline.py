@@ -74,7 +74,10 @@ def _pipeline(encoder: Encoder, estimator: Any) -> Any:
     )
     return make_pipeline(
         ColumnTransformer(
-            [("numbers", make_pipeline(missing, StandardScaler()), numbers), ("words", one_hot, words)]
+            [
+                ("numbers", make_pipeline(missing, StandardScaler()), numbers),
+                ("words", one_hot, words),
+            ]
         ),
         estimator,
     )

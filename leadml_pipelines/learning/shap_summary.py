@@ -61,7 +61,6 @@ def shap_summary(model: LoadedModel, matrix: Matrix, *, seed: int) -> ShapSummar
         shap=shap[:, top],
         values=matrix[:, top],
         importance=[
-            {"feature": model.features[at], "mean_abs": round(float(weight[at]), 6)}
-            for at in order
+            {"feature": model.features[at], "mean_abs": round(float(weight[at]), 6)} for at in order
         ],
     )

@@ -119,6 +119,4 @@ def slices_document(slices: tuple[Slice, ...]) -> dict[str, dict[str, Mapping[st
 
 def _large_enough(labels: Values, leads: npt.NDArray[np.intp]) -> bool:
     positive = labels > 0
-    return (
-        min(len(np.unique(leads[positive])), len(np.unique(leads[~positive]))) >= LEAST_LEADS
-    )
+    return min(len(np.unique(leads[positive])), len(np.unique(leads[~positive]))) >= LEAST_LEADS

@@ -246,10 +246,10 @@ def _mean(of: npt.NDArray[np.generic], block: _Block) -> Values:
     return _divide(block.weights @ of.astype(np.float64), block.total)
 
 
-def _share(
-    part: npt.NDArray[np.generic], whole: npt.NDArray[np.generic], block: _Block
-) -> Values:
-    return _divide(block.weights @ part.astype(np.float64), block.weights @ whole.astype(np.float64))
+def _share(part: npt.NDArray[np.generic], whole: npt.NDArray[np.generic], block: _Block) -> Values:
+    return _divide(
+        block.weights @ part.astype(np.float64), block.weights @ whole.astype(np.float64)
+    )
 
 
 def _divide(above: Values, below: Values) -> Values:
