@@ -18,6 +18,7 @@ from leadml_pipelines.learning.artifacts import IntegrityError
 from leadml_pipelines.learning.model import Aligner, LoadedModel, load_model
 from leadml_pipelines.online.format import Rows, Schema
 from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.serving.answers import Answers
 from leadml_pipelines.serving.assignment import challenged
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.population import Population
@@ -52,6 +53,7 @@ class ServedModel:
         pointer: What it was loaded by.
         model: The model in memory.
         population: Who it scores.
+        answers: What its answers say.
         loaded_at: Since when it answers.
     """
 
@@ -59,6 +61,7 @@ class ServedModel:
     pointer: Mapping[str, Any]
     model: LoadedModel
     population: Population
+    answers: Answers
     loaded_at: datetime
     _aligners: dict[int, Aligner] = field(default_factory=dict, repr=False)
 
@@ -379,9 +382,10 @@ def load(name: str, pointer: Mapping[str, Any]) -> ServedModel:
             f"but the pointer says {pointer['model_id']} of {name}"
         )
     population = Population(str(model.manifest.get("population", "")))
-    # The first prediction imports XGBoost and parses the trees: here, not in somebody's request.
-    model.predict(np.full((1, len(model.features)), np.nan))
-    return ServedModel(name, pointer, model, population, utc_now())
+    # The first answer imports XGBoost and parses the trees: here, not in somebody's request.
+    answers = Answers(model)
+    answers.try_out()
+    return ServedModel(name, pointer, model, population, answers, utc_now())
 
 
 def _require_share(pointer: Mapping[str, Any]) -> None:

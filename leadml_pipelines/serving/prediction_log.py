@@ -10,27 +10,24 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterator
 
+import numpy as np
 import orjson
 import redis
 import structlog
 
 from leadml_pipelines.online.prediction_drain import Drained, PredictionDrain
 from leadml_pipelines.online.prediction_stream import CHUNK, PredictionStream
+from leadml_pipelines.serving.answered import Answered
 from leadml_pipelines.serving.connections import (
     Connections,
     PostgresUnavailableError,
     StatementFailedError,
 )
 from leadml_pipelines.serving.metrics import Metrics
-from leadml_pipelines.serving.models import Part
-from leadml_pipelines.serving.reader import Found
 from leadml_pipelines.settings import Settings
-from leadml_pipelines.times import to_micros
+from leadml_pipelines.times import from_micros, to_micros
 
 WAITING = 50_000
 """Predictions that may wait in memory: some 25 MB."""
@@ -50,52 +47,45 @@ _ID_BYTES = 8
 log = structlog.get_logger(__name__)
 
 
-Answers = Sequence[tuple[Part, Sequence[tuple[int, Mapping[str, Any]]]]]
-"""Of each part of a request, the place and the answer of each row."""
+def documents(answered: Answered) -> Iterator[bytes]:
+    """The predictions of an answer as JSON, each with an id of its own.
 
-
-@dataclass(frozen=True, slots=True)
-class _Answered:
-    """What a request was answered."""
-
-    answers: Answers
-    found: Found
-    predicted_at: datetime
-    seconds: float
-
-    def documents(self) -> Iterator[bytes]:
-        """The predictions as JSON, each with an id of its own."""
-        stem = f"{to_micros(self.predicted_at):016x}"
-        for part, rows in self.answers:
-            lot = part.lot
-            common = {
-                "model_name": part.model.name,
-                "model_id": part.model.model.model_id,
-                "role": part.role,
-                "entity_type": part.model.entity_type,
-                "predicted_at": self.predicted_at,
-                "degraded": bool(self.found.degraded),
-                "latency_ms": self.seconds * 1000,
-                "experiment": None if lot is None else lot.experiment,
-                "traffic_share": None if lot is None else lot.share,
-            }
-            for at, row in rows:
-                if row.get("error") is not None:
-                    continue
-                chance = row.get("probability")
-                yield orjson.dumps(
-                    {
-                        "prediction_id": stem + os.urandom(_ID_BYTES).hex(),
-                        "entity_id": row["entity_id"],
-                        "features_as_of": row["features_as_of"],
-                        "value": row.get("value") if chance is None else chance,
-                        "prediction": row["prediction"],
-                        "score": row.get("quality_score"),
-                        "source": self.found.sources[at] or "",
-                        "stale": bool(self.found.stale[at]),
-                        **common,
-                    }
-                )
+    Entities that the model does not score have none.
+    """
+    stem = f"{to_micros(answered.timestamp):016x}"
+    found = answered.found
+    for part in answered.parts:
+        lot = part.lot
+        common = {
+            "model_name": part.model.name,
+            "model_id": part.model.model.model_id,
+            "role": part.role,
+            "entity_type": part.model.entity_type,
+            "predicted_at": answered.timestamp,
+            "degraded": bool(found.degraded),
+            "latency_ms": answered.seconds * 1000,
+            "experiment": None if lot is None else lot.experiment,
+            "traffic_share": None if lot is None else lot.share,
+        }
+        at = part.rows.positions
+        scored = at[~np.isnan(answered.values[at])]
+        columns = (answered.values, answered.predictions, answered.scores, answered.as_of)
+        for place, value, prediction, score, as_of in zip(
+            scored.tolist(), *(column[scored].tolist() for column in columns), strict=True
+        ):
+            yield orjson.dumps(
+                {
+                    "prediction_id": stem + os.urandom(_ID_BYTES).hex(),
+                    "entity_id": found.batch.entity_ids[place],
+                    "features_as_of": from_micros(as_of),
+                    "value": value,
+                    "prediction": prediction,
+                    "score": score,
+                    "source": found.sources[place] or "",
+                    "stale": bool(found.stale[place]),
+                    **common,
+                }
+            )
 
 
 class PredictionLog:
@@ -118,7 +108,7 @@ class PredictionLog:
         self._connections = Connections(settings.require_postgres(), 1)
         self._drain = PredictionDrain(self._stream, self._connections.run)
         self._turn = threading.Lock()
-        self._noted: list[_Answered] = []
+        self._noted: list[Answered] = []
         self._count = 0
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -137,22 +127,14 @@ class PredictionLog:
             self._threads.append(threading.Thread(target=run, name=name, daemon=True))
             self._threads[-1].start()
 
-    def note(self, answers: Answers, found: Found, predicted_at: datetime, seconds: float) -> None:
-        """Keep an answer, to be sent later; it must not change any more.
-
-        Args:
-            answers: The predictions as they are answered, each with `entity_id`, `prediction`,
-                `features_as_of`, and `probability` or `value`; one with an `error` is none.
-            found: What the features were found in.
-            predicted_at: The moment of the answer.
-            seconds: How long it took.
-        """
+    def note(self, answered: Answered) -> None:
+        """Keep an answer, to be sent later; it must not change any more."""
         if not self._on:
             return
-        count = sum(len(rows) for _, rows in answers)
+        count = len(answered.values)
         with self._turn:
             if self._count + count <= WAITING:
-                self._noted.append(_Answered(answers, found, predicted_at, seconds))
+                self._noted.append(answered)
                 self._count += count
                 return
         self._metrics.prediction_log.labels("dropped").inc(count)
@@ -199,23 +181,22 @@ class PredictionLog:
     def _documents(self) -> list[bytes]:
         with self._turn:
             noted, self._noted = self._noted, []
-        documents: list[bytes] = []
+        made: list[bytes] = []
         for answered in noted:
-            before = len(documents)
+            before = len(made)
             try:
-                for document in answered.documents():
-                    documents.append(document)
-                    if len(documents) % CHUNK == 0:
+                for document in documents(answered):
+                    made.append(document)
+                    if len(made) % CHUNK == 0:
                         # A request that waits for its turn gets it.
                         time.sleep(0)
             except Exception:
                 # It would be the same the next time, and hold up all others.
                 log.exception("prediction_not_understood")
                 self._metrics.prediction_log.labels("refused").inc()
-            # Rows with an error are no predictions.
-            rows = sum(len(rows) for _, rows in answered.answers)
-            self._leave(rows - (len(documents) - before))
-        return documents
+            # Entities that the model does not score have no prediction.
+            self._leave(len(answered.values) - (len(made) - before))
+        return made
 
     def _leave(self, count: int) -> None:
         with self._turn:
