@@ -231,8 +231,8 @@ def test_the_log_and_the_outcomes_that_came_in_since_make_the_report(postgres_ur
         connection.cursor().executemany(
             "INSERT INTO leadml.predictions (prediction_id, model_name, model_id, role,"
             " entity_type, entity_id, features_as_of, predicted_at, value, source, stale, degraded,"
-            " experiment, traffic_share) VALUES (%s, 'churn', %s, %s, 'lead', %s, %s, %s, %s, 'cache', false,"
-            " false, 'churn_2', 0.5)",
+            " experiment, traffic_share) VALUES (%s, 'churn', %s, %s, 'lead', %s, %s, %s, %s,"
+            " 'cache', false, false, 'churn_2', 0.5)",
             rows,
         )
     told = examine_experiment(
