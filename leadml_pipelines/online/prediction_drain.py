@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import psycopg
 import structlog
 
 from leadml_pipelines.online.prediction_stream import Entry, PredictionStream
+from leadml_pipelines.postgres import connect
 
 BATCH = 1000
 """Predictions that are stored in one transaction."""
@@ -224,3 +226,22 @@ def _remove(connection: psycopg.Connection[Any], keep_days: int) -> int:
         " WHERE predicted_at < now() - make_interval(days => %s) LIMIT %s)",
         (keep_days, _REMOVED_AT_ONCE),
     ).rowcount
+
+
+def drain_now(redis_url: str, postgres_url: str) -> Drained:
+    """Store all that waits now, from outside the app: before something reads the table.
+
+    Args:
+        redis_url: Where the stream is.
+        postgres_url: PostgreSQL, migrated.
+
+    Raises:
+        redis.RedisError, psycopg.Error: a server can't be reached; nothing is lost.
+    """
+    with (
+        closing(PredictionStream(redis_url, limit=0)) as stream,
+        connect(postgres_url, autocommit=True) as connection,
+    ):
+        drained = PredictionDrain(stream, lambda work: work(connection)).drain()
+        stream.leave()
+        return drained

@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from leadml_pipelines.online import prediction_drain
-from leadml_pipelines.online.prediction_drain import Drained, PredictionDrain
+from leadml_pipelines.online.prediction_drain import Drained, PredictionDrain, drain_now
 from leadml_pipelines.online.prediction_stream import PredictionStream
 from leadml_pipelines.postgres import connect
 from leadml_pipelines_tests.online.logged import document
@@ -351,6 +351,16 @@ def test_a_table_that_is_not_there_yet_refuses_nothing(
         finally:
             connection.execute("ALTER TABLE leadml.elsewhere RENAME TO predictions")
     assert drain.drain() == Drained(stored=2)
+
+
+def test_anyone_may_store_what_waits_before_reading_the_table(
+    stream: PredictionStream, redis_url: str, postgres_url: str
+) -> None:
+    stream.add(documents(3))
+    assert drain_now(redis_url, postgres_url) == Drained(stored=3)
+    assert drain_now(redis_url, postgres_url) == Drained()
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.xinfo_consumers(KEY, "postgres") == []
 
 
 def test_a_time_limit_ends_between_two_batches(
