@@ -22,19 +22,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import redis
 from beside import shown
 
 from leadml_pipelines.online.prediction_drain import drain_now
-from leadml_pipelines.online.prediction_stream import PredictionStream
+from leadml_pipelines.online.prediction_stream import Document, PredictionStream
 from leadml_pipelines.online.publish import publish_snapshot
 from leadml_pipelines.postgres import connect, migrate
+from leadml_pipelines.services.stack import ServiceStack
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.models import ModelShelf
 from leadml_pipelines.serving.online_features import OnlineFeatures
 from leadml_pipelines.serving.predict import Predictor
 from leadml_pipelines.serving.prediction_log import PredictionLog, documents
-from leadml_pipelines.services.home import Home
-from leadml_pipelines.services.stack import ServiceStack
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import utc_now
 from leadml_pipelines_tests.online.frames import lead_features, lead_frame
@@ -82,8 +82,8 @@ def settled(metrics: Metrics, count: int) -> None:
         time.sleep(0.02)
 
 
-def answers(settings: Settings, scale: float) -> list[bytes]:
-    """Print the latencies; returns documents of a thousand predictions."""
+def answers(settings: Settings, scale: float) -> list[Document]:
+    """Print the latencies; returns the documents of a thousand predictions."""
     metrics = Metrics()
     online = OnlineFeatures(settings, metrics)
     frame = lead_frame([f"lead_{i}" for i in range(LEADS)])
@@ -115,7 +115,7 @@ def answers(settings: Settings, scale: float) -> list[bytes]:
         without, with_log = (np.percentile(seen, [50, 95, 99]) for seen in times)
         ratios = " ".join(f"{ratio:>6.2f}" for ratio in with_log / without)
         print(f"{size:>6} {shown(without):>26} {shown(with_log):>26} {ratios}")
-    kept: list[bytes] = []
+    kept: list[Document] = []
     log.note = lambda answered: kept.extend(documents(answered))  # type: ignore[method-assign]
     predictors[1].many("conversion", frame["entity_id"].tolist())
     log.close()
@@ -124,32 +124,36 @@ def answers(settings: Settings, scale: float) -> list[bytes]:
     return kept
 
 
-def drain(settings: Settings, made: list[bytes], scale: float) -> None:
+def drain(settings: Settings, made: list[Document], scale: float) -> None:
     """Print how fast a full stream is emptied."""
     count = int(DRAINED * scale)
     filled = 0
     stream = PredictionStream(settings.require_redis(), count)
     start = time.perf_counter()
-    while filled < count:
-        # Other ids, so that every one of them is new.
+    while filled + LEADS <= count:
+        # Other ids, so that every prediction is new; they stand where the documents begin.
         again = [
-            one.replace(one[18:34], f"{filled + at:016x}".encode(), 1)
+            Document(one.text.replace(one.text[7:39], f"{filled + at:032x}".encode()), one.count)
             for at, one in enumerate(made)
         ]
-        filled += stream.add(again)
+        assert stream.add(again) == len(again)
+        filled += sum(one.count for one in again)
     seconds = time.perf_counter() - start
     print(f"into the stream: {filled / seconds:,.0f} predictions/s")
+    with redis.Redis.from_url(settings.require_redis()) as client:
+        size = client.memory_usage("leadml:predictions", samples=0) / filled
+        print(f"in Redis: {size:.0f} bytes each, {LEADS} leads in {len(made)} entries")
     start = time.perf_counter()
     drained = drain_now(settings.require_redis(), settings.require_postgres())
     seconds = time.perf_counter() - start
     assert drained.stored == filled, drained
-    print(f"into PostgreSQL: {filled / seconds:,.0f} predictions/s, {len(made[0])} bytes each")
+    print(f"into PostgreSQL: {filled / seconds:,.0f} predictions/s")
     stream.close()
     with connect(settings.require_postgres()) as connection:
-        query = (
+        row = connection.execute(
             "SELECT pg_total_relation_size('leadml.predictions') / count(*) FROM leadml.predictions"
-        )
-        print(f"on disk: {connection.execute(query).fetchone()[0]} bytes each, with indexes")
+        ).fetchone()
+        print(f"on disk: {row[0] if row else 0} bytes each, with indexes")
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ MODEL_NAMES = "leadml:models"
 """Set of the `name:role` of every model pointer, so that nobody has to scan the keys."""
 PREDICTIONS = "leadml:predictions"
 """Stream of the predictions that are not in PostgreSQL yet."""
+PREDICTIONS_WAITING = "leadml:predictions:waiting"
+"""How many predictions that stream holds."""
 PREDICTIONS_GROUP = "postgres"
 """Consumer group of that stream: who carries them there."""
 MAX_ID_LENGTH = 256

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,46 +15,43 @@ import structlog
 from leadml_pipelines.online.prediction_stream import Entry, PredictionStream
 from leadml_pipelines.postgres import connect
 
-BATCH = 1000
-"""Predictions that are stored in one transaction."""
+BATCH = 50
+"""Entries that are stored in one transaction: 12,500 predictions at the most."""
 CLAIM_AFTER = 60.0
 """Seconds after which what another consumer was given is taken over. Longer than storing takes."""
 CLAIM_EVERY = 10.0
 """Seconds between two looks for such entries."""
-MAX_DOCUMENT = 4096
-"""Bytes of a prediction; what is longer is none of ours."""
+MAX_DOCUMENT = 1024 * 1024
+"""Bytes of an entry; what is longer is none of ours."""
 
 _REMOVED_AT_ONCE = 10_000
 
-_COLUMNS = (
-    ("prediction_id", "text"),
-    ("model_name", "text"),
-    ("model_id", "text"),
-    ("role", "text"),
-    ("entity_type", "text"),
-    ("entity_id", "text"),
-    ("features_as_of", "timestamptz"),
-    ("predicted_at", "timestamptz"),
-    ("value", "float8"),
-    ("prediction", "float8"),
-    ("score", "float8"),
-    ("source", "text"),
-    ("stale", "boolean"),
-    ("degraded", "boolean"),
-    ("latency_ms", "float4"),
-    ("experiment", "text"),
-    ("traffic_share", "float8"),
-)
-# PostgreSQL reads the documents itself: nothing is parsed in the process that answers requests.
-_INSERT = (
-    f"INSERT INTO leadml.predictions ({', '.join(name for name, _ in _COLUMNS)}) "  # noqa: S608
-    f"SELECT {', '.join(name for name, _ in _COLUMNS)} FROM json_to_recordset(%s::json) "
-    f"AS new ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS)}) "
-    "ON CONFLICT (prediction_id) DO NOTHING"
-).encode()
+# PostgreSQL reads the documents itself: nothing is parsed in the process that answers requests. A
+# document without entities makes a row of nothing, which the table refuses.
+_INSERT = b"""
+INSERT INTO leadml.predictions (
+    prediction_id, model_name, model_id, role, entity_type, entity_id, features_as_of,
+    predicted_at, value, prediction, score, source, stale, degraded, latency_ms, experiment,
+    traffic_share)
+SELECT answer.id || '-' || row.place, model_name, model_id, role, entity_type, row.entity_id,
+    'epoch'::timestamptz + row.as_of::bigint * interval '1 microsecond',
+    predicted_at, row.value::float8, row.prediction::float8, row.score::float8, row.source,
+    row.stale::boolean, degraded, latency_ms, experiment, traffic_share
+FROM json_to_recordset(%s::json) AS answer (
+    id text, model_name text, model_id text, role text, entity_type text, predicted_at timestamptz,
+    degraded boolean, latency_ms float4, experiment text, traffic_share float8, entity_ids json,
+    features_as_of json, "values" json, predictions json, scores json, sources json, stale json)
+LEFT JOIN LATERAL ROWS FROM (
+    json_array_elements_text(entity_ids), json_array_elements_text(features_as_of),
+    json_array_elements_text("values"), json_array_elements_text(predictions),
+    json_array_elements_text(scores), json_array_elements_text(sources),
+    json_array_elements_text(answer.stale)
+) WITH ORDINALITY AS row (entity_id, as_of, value, prediction, score, source, stale, place) ON true
+ON CONFLICT (prediction_id) DO NOTHING
+"""
 
-_ROW_ERRORS = (psycopg.DataError, psycopg.IntegrityError)
-"""What a row is to blame for; anything else is PostgreSQL's, and passes."""
+_ROW_ERRORS = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.StatementTooComplex)
+"""What an entry is to blame for; anything else is PostgreSQL's, and passes."""
 
 T = TypeVar("T")
 Run = Callable[[Callable[[psycopg.Connection[Any]], Any]], Any]
@@ -65,12 +62,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What became of entries.
+    """What became of predictions.
 
     Attributes:
-        stored: Predictions that are in PostgreSQL since now.
+        stored: Those that are in PostgreSQL since now.
         known: Those that had been there already.
-        refused: Entries that are no prediction, and were removed.
+        refused: Those of entries that are none, which were removed.
     """
 
     stored: int = 0
@@ -78,7 +75,7 @@ class Drained:
     refused: int = 0
 
     @property
-    def entries(self) -> int:
+    def count(self) -> int:
         """All of them."""
         return self.stored + self.known + self.refused
 
@@ -127,7 +124,7 @@ class PredictionDrain:
                 drained = self._step()
                 note(drained)
                 total += drained
-                if not drained.entries or time.monotonic() >= until:
+                if not drained.count or time.monotonic() >= until:
                     return total
 
     def prune(self, keep_days: int) -> int:
@@ -177,28 +174,28 @@ def _store(connection: psycopg.Connection[Any], entries: Sequence[Entry]) -> Dra
             texts[entry] = text
         elif entry.document is None:
             # Stored by whoever deleted it and was cut off before it could say so.
-            drained += Drained(known=1)
+            drained += Drained(known=entry.count)
         else:
-            drained += Drained(refused=1)
-            _say_refused(entry, "no JSON text of a prediction's size")
+            drained += Drained(refused=entry.count)
+            _say_refused(entry, "no JSON text of predictions")
     try:
-        return drained + _insert(connection, list(texts.values()))
+        return drained + _insert(connection, texts)
     except _ROW_ERRORS:
         # One by one, to find which it is: the others are sound.
         for entry, text in texts.items():
             try:
-                drained += _insert(connection, [text])
+                drained += _insert(connection, {entry: text})
             except _ROW_ERRORS as error:
-                drained += Drained(refused=1)
+                drained += Drained(refused=entry.count)
                 _say_refused(entry, type(error).__name__)
         return drained
 
 
-def _insert(connection: psycopg.Connection[Any], texts: Sequence[str]) -> Drained:
+def _insert(connection: psycopg.Connection[Any], texts: Mapping[Entry, str]) -> Drained:
     if not texts:
         return Drained()
-    stored = connection.execute(_INSERT, (f"[{','.join(texts)}]",)).rowcount
-    return Drained(stored, len(texts) - stored)
+    stored = connection.execute(_INSERT, (f"[{','.join(texts.values())}]",)).rowcount
+    return Drained(stored, sum(entry.count for entry in texts) - stored)
 
 
 def _text(document: bytes | None) -> str | None:

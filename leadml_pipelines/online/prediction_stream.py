@@ -15,23 +15,45 @@ from redis.retry import Retry
 
 from leadml_pipelines.online import keys
 
-CHUNK = 250
-"""Entries that one script adds: Redis does nothing else for a millisecond at the most."""
+CHUNK = 50
+"""Entries that one script adds: Redis does nothing else for a millisecond or two at the most."""
 TIMEOUT = 2.0
 """Seconds that one answer of Redis may take."""
 
 T = TypeVar("T")
 
-_FIELD = b"json"
+_DOCUMENT = b"json"
+_COUNT = b"count"
 _MILLISECONDS_ABANDONED = 24 * 3600 * 1000
 
 # What no longer fits is refused, not trimmed: MAXLEN would drop the oldest without a word, also
-# those that are being carried to PostgreSQL right now.
+# those that are being carried to PostgreSQL right now, and it counts entries, not predictions.
 _ADD = """
-local room = tonumber(ARGV[1]) - redis.call('XLEN', KEYS[1])
-local added = math.min(math.max(room, 0), #ARGV - 1)
-for i = 1, added do redis.call('XADD', KEYS[1], '*', 'json', ARGV[i + 1]) end
+local waiting = 0
+if redis.call('XLEN', KEYS[1]) > 0 then waiting = tonumber(redis.call('GET', KEYS[2]) or 0) end
+local added = 0
+for i = 2, #ARGV, 2 do
+  local count = tonumber(ARGV[i])
+  if waiting + count > tonumber(ARGV[1]) then break end
+  redis.call('XADD', KEYS[1], '*', 'count', count, 'json', ARGV[i + 1])
+  waiting = waiting + count
+  added = added + 1
+end
+redis.call('SET', KEYS[2], waiting)
 return added
+"""
+
+# Without memory Redis refuses a transaction, and this is what frees some; a script that began by
+# freeing may go on. The number starts anew where it can be known: what somebody else deleted from
+# the stream would be missing in it for ever.
+_DONE = """
+local removed = 0
+for i = 2, #ARGV, 2 do
+  if redis.call('XDEL', KEYS[1], ARGV[i]) == 1 then removed = removed + tonumber(ARGV[i + 1]) end
+  redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
+end
+if redis.call('XLEN', KEYS[1]) == 0 then redis.call('DEL', KEYS[2])
+else redis.pcall('DECRBY', KEYS[2], removed) end
 """
 
 # A consumer that is deleted takes along what it holds: only one that holds nothing may go.
@@ -42,17 +64,35 @@ return 1
 """
 
 
+_KEYS = [keys.PREDICTIONS, keys.PREDICTIONS_WAITING]
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An entry of the stream.
 
     Attributes:
         entry_id: Its id in the stream.
-        document: A prediction, JSON; empty if the entry holds none, None if it was deleted.
+        document: Predictions, JSON; empty if the entry holds none, None if it was deleted.
+        count: How many predictions it holds.
     """
 
     entry_id: bytes
     document: bytes | None
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Predictions that share a model and a moment, ready to be added.
+
+    Attributes:
+        text: JSON; `docs/redis-format.md` lists its members.
+        count: How many predictions it holds.
+    """
+
+    text: bytes
+    count: int
 
 
 class PredictionStream:
@@ -78,16 +118,14 @@ class PredictionStream:
         self._limit = limit
         self._consumer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._add = self._redis.register_script(_ADD)
+        self._done = self._redis.register_script(_DONE)
         self._forget = self._redis.register_script(_FORGET)
 
-    def add(self, documents: Sequence[bytes]) -> int:
-        """Add predictions in their order, as many as there is room for.
-
-        Args:
-            documents: JSON objects; `docs/redis-format.md` lists their members.
+    def add(self, documents: Sequence[Document]) -> int:
+        """Add predictions in their order, as long as there is room.
 
         Returns:
-            How many were added: the first ones.
+            How many documents were added: the first ones.
 
         Raises:
             redis.RedisError: nobody knows how many of the next `CHUNK` were added. They may be
@@ -96,15 +134,17 @@ class PredictionStream:
         added = 0
         for start in range(0, len(documents), CHUNK):
             chunk = documents[start : start + CHUNK]
-            taken = int(self._add([keys.PREDICTIONS], [self._limit, *chunk]))
+            pairs = [part for one in chunk for part in (one.count, one.text)]
+            taken = int(self._add(_KEYS, [self._limit, *pairs]))
             added += taken
             if taken < len(chunk):
                 break
         return added
 
-    def length(self) -> int:
+    def waiting(self) -> int:
         """How many predictions wait in Redis."""
-        return int(self._redis.xlen(keys.PREDICTIONS))
+        found: Any = self._redis.get(keys.PREDICTIONS_WAITING)
+        return max(0, int(found or 0))
 
     def new(self, count: int) -> list[Entry]:
         """Entries that no consumer was given yet, the oldest first; now held by this one."""
@@ -134,15 +174,9 @@ class PredictionStream:
 
     def done(self, entries: Sequence[Entry]) -> None:
         """Forget entries that are stored."""
-        if not entries:
-            return
-        ids = [entry.entry_id for entry in entries]
-        # No transaction: without memory Redis would refuse it, and this is what frees some. The
-        # other way round, a cut between the two would leave entries that nobody is ever given.
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.xdel(keys.PREDICTIONS, *ids)
-            pipe.xack(keys.PREDICTIONS, keys.PREDICTIONS_GROUP, *ids)
-            pipe.execute()
+        if entries:
+            pairs = [part for one in entries for part in (one.entry_id, one.count)]
+            self._done(_KEYS, [keys.PREDICTIONS_GROUP, *pairs])
 
     def forget_consumers(self) -> None:
         """Remove the names of consumers that were not heard of for a day and hold nothing."""
@@ -191,6 +225,12 @@ class PredictionStream:
 
 def _entries(found: Any) -> list[Entry]:
     """Entries as redis-py gives them; one that was deleted meanwhile has no fields."""
-    return [
-        Entry(name, fields.get(_FIELD, b"") if fields else None) for name, fields in found if name
-    ]
+    return [_entry(name, fields) for name, fields in found if name]
+
+
+def _entry(name: bytes, fields: dict[bytes, bytes] | None) -> Entry:
+    if not fields:
+        return Entry(name, None)
+    count = fields.get(_COUNT, b"1")
+    known = count.isdigit() and len(count) < 10
+    return Entry(name, fields.get(_DOCUMENT, b"") if known else b"", int(count) if known else 1)

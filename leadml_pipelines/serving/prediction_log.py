@@ -18,7 +18,7 @@ import redis
 import structlog
 
 from leadml_pipelines.online.prediction_drain import Drained, PredictionDrain
-from leadml_pipelines.online.prediction_stream import CHUNK, PredictionStream
+from leadml_pipelines.online.prediction_stream import CHUNK, Document, PredictionStream
 from leadml_pipelines.serving.answered import Answered
 from leadml_pipelines.serving.connections import (
     Connections,
@@ -27,10 +27,12 @@ from leadml_pipelines.serving.connections import (
 )
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.settings import Settings
-from leadml_pipelines.times import from_micros, to_micros
+from leadml_pipelines.times import to_micros
 
 WAITING = 50_000
 """Predictions that may wait in memory: some 25 MB."""
+ROWS = 250
+"""Predictions in a document at the most."""
 PERIOD = 0.1
 """Seconds between two looks for what was noted."""
 REST = 1.0
@@ -47,10 +49,14 @@ _ID_BYTES = 8
 log = structlog.get_logger(__name__)
 
 
-def documents(answered: Answered) -> Iterator[bytes]:
-    """The predictions of an answer as JSON, each with an id of its own.
+def documents(answered: Answered, most: int = ROWS) -> Iterator[Document]:
+    """The predictions of an answer, each part of them with an id of its own.
 
     Entities that the model does not score have none.
+
+    Args:
+        answered: The answer.
+        most: Predictions in a document.
     """
     stem = f"{to_micros(answered.timestamp):016x}"
     found = answered.found
@@ -67,25 +73,23 @@ def documents(answered: Answered) -> Iterator[bytes]:
             "experiment": None if lot is None else lot.experiment,
             "traffic_share": None if lot is None else lot.share,
         }
-        at = part.rows.positions
-        scored = at[~np.isnan(answered.values[at])]
-        columns = (answered.values, answered.predictions, answered.scores, answered.as_of)
-        for place, value, prediction, score, as_of in zip(
-            scored.tolist(), *(column[scored].tolist() for column in columns), strict=True
-        ):
-            yield orjson.dumps(
-                {
-                    "prediction_id": stem + os.urandom(_ID_BYTES).hex(),
-                    "entity_id": found.batch.entity_ids[place],
-                    "features_as_of": from_micros(as_of),
-                    "value": value,
-                    "prediction": prediction,
-                    "score": score,
-                    "source": found.sources[place] or "",
-                    "stale": bool(found.stale[place]),
-                    **common,
-                }
-            )
+        its = part.rows.positions
+        scored = its[~np.isnan(answered.values[its])]
+        for start in range(0, len(scored), most):
+            at = scored[start : start + most]
+            places = at.tolist()
+            content = {
+                "id": stem + os.urandom(_ID_BYTES).hex(),
+                "entity_ids": [found.batch.entity_ids[place] for place in places],
+                "features_as_of": answered.as_of[at],
+                "values": answered.values[at],
+                "predictions": answered.predictions[at],
+                "scores": answered.scores[at],
+                "sources": [found.sources[place] for place in places],
+                "stale": found.stale[at],
+                **common,
+            }
+            yield Document(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), len(places))
 
 
 class PredictionLog:
@@ -102,6 +106,7 @@ class PredictionLog:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._on = settings.prediction_log
+        self._most = min(ROWS, settings.prediction_log_stream)
         self._keep_days = settings.prediction_log_keep_days
         self._metrics = metrics
         self._stream = PredictionStream(settings.require_redis(), settings.prediction_log_stream)
@@ -113,7 +118,7 @@ class PredictionLog:
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
         # The sender's own: what Redis did not take yet.
-        self._unsent: list[bytes] = []
+        self._unsent: list[Document] = []
         self._said: str | None = None
         # The drainer's own.
         self._away: str | None = None
@@ -152,8 +157,9 @@ class PredictionLog:
         while not self._closing.wait(pause):
             pause = PERIOD if self._send_noted() else REST
         if not self._send_noted():
-            self._metrics.prediction_log.labels("dropped").inc(len(self._unsent))
-            log.warning("predictions_dropped", count=len(self._unsent))
+            lost = sum(one.count for one in self._unsent)
+            self._metrics.prediction_log.labels("dropped").inc(lost)
+            log.warning("predictions_dropped", count=lost)
 
     def _send_noted(self) -> bool:
         """Send what waits; False when Redis did not take it all, and it goes on waiting."""
@@ -163,7 +169,7 @@ class PredictionLog:
                 chunk = self._unsent[:CHUNK]
                 added = self._stream.add(chunk)
                 del self._unsent[:added]
-                self._leave(added)
+                self._leave(sum(one.count for one in chunk[:added]))
                 if added < len(chunk):
                     self._say("full")
                     return False
@@ -178,24 +184,22 @@ class PredictionLog:
         self._said = None
         return True
 
-    def _documents(self) -> list[bytes]:
+    def _documents(self) -> list[Document]:
         with self._turn:
             noted, self._noted = self._noted, []
-        made: list[bytes] = []
+        made: list[Document] = []
         for answered in noted:
-            before = len(made)
+            count = 0
             try:
-                for document in documents(answered):
+                for document in documents(answered, self._most):
                     made.append(document)
-                    if len(made) % CHUNK == 0:
-                        # A request that waits for its turn gets it.
-                        time.sleep(0)
+                    count += document.count
             except Exception:
                 # It would be the same the next time, and hold up all others.
                 log.exception("prediction_not_understood")
                 self._metrics.prediction_log.labels("refused").inc()
             # Entities that the model does not score have no prediction.
-            self._leave(len(answered.values) - (len(made) - before))
+            self._leave(len(answered.values) - count)
         return made
 
     def _leave(self, count: int) -> None:
@@ -224,7 +228,7 @@ class PredictionLog:
         away = None
         try:
             self._drain.drain(_DRAIN_SECONDS, self._note_drained)
-            self._metrics.prediction_log_waiting.set(self._stream.length())
+            self._metrics.prediction_log_waiting.set(self._stream.waiting())
             if time.monotonic() >= self._pruned_at + PRUNE_EVERY:
                 self._drain.prune(self._keep_days)
                 self._stream.forget_consumers()

@@ -18,8 +18,9 @@ import redis
 
 from leadml_pipelines.online import prediction_drain
 from leadml_pipelines.online.prediction_drain import Drained, PredictionDrain, drain_now
-from leadml_pipelines.online.prediction_stream import PredictionStream
+from leadml_pipelines.online.prediction_stream import Document, PredictionStream
 from leadml_pipelines.postgres import connect
+from leadml_pipelines.times import to_micros
 from leadml_pipelines_tests.online.logged import document
 
 KEY = "leadml:predictions"
@@ -70,44 +71,47 @@ def names(count: int) -> list[str]:
     return [f"lead_{number}" for number in range(count)]
 
 
-def documents(count: int) -> list[bytes]:
+def documents(count: int) -> list[Document]:
     return [document(number) for number in range(count)]
 
 
 def test_every_member_of_a_prediction_is_stored(
     stream: PredictionStream, drain_of: Any, postgres_url: str
 ) -> None:
-    stream.add([document(5, entity_id='ü"\\ :x', experiment="churn_2", traffic_share=0.1)])
+    stream.add([document(5, entity_ids=['ü"\\ :x'], experiment="churn_2", traffic_share=0.1)])
     assert drain_of(stream).drain() == Drained(stored=1)
     with connect(postgres_url) as connection:
         (row,) = connection.execute("SELECT * FROM leadml.predictions").fetchall()
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     assert row == (
-        f"{5:032x}", "churn", "churn_1", "champion", "lead", 'ü"\\ :x',
+        f"{5:032x}-1", "churn", "churn_1", "champion", "lead", 'ü"\\ :x',
         moment + timedelta(microseconds=1), moment + timedelta(seconds=1),
         0.625, 0.0, None, "cache", False, False, 1.5, "churn_2", 0.1,
     )  # fmt: skip
 
 
-def test_a_chance_is_stored_to_the_bit(
+def test_chances_and_moments_are_stored_to_the_bit(
     stream: PredictionStream, drain_of: Any, postgres_url: str
 ) -> None:
     values = [0.1 + 0.2, 1 / 3, 5e-324, 1.7976931348623157e308]
-    stream.add([document(at, value=value) for at, value in enumerate(values)])
+    moments = [0, 1, 1_767_225_600_123_457, 4_102_444_799_999_999]
+    stream.add([document(0, 4, values=values, features_as_of=moments)])
     drain_of(stream).drain()
     with connect(postgres_url) as connection:
-        query = "SELECT value FROM leadml.predictions ORDER BY prediction_id"
-        assert [row[0] for row in connection.execute(query)] == values
+        query = "SELECT value, features_as_of FROM leadml.predictions ORDER BY prediction_id"
+        rows = connection.execute(query).fetchall()
+    assert [row[0] for row in rows] == values
+    assert [to_micros(row[1]) for row in rows] == moments
 
 
 def test_all_that_waits_is_stored_and_leaves_redis(
     stream: PredictionStream, drain_of: Any, postgres_url: str
 ) -> None:
-    count = prediction_drain.BATCH + 7
-    stream.add(documents(count))
+    count = 3 * prediction_drain.BATCH + 6
+    stream.add([document(number, 3) for number in range(0, count, 3)])
     assert drain_of(stream).drain() == Drained(stored=count)
     assert stored(postgres_url) == names(count)
-    assert (stream.length(), stream.held(5)) == (0, [])
+    assert (stream.waiting(), stream.held(5)) == (0, [])
 
 
 def test_a_prediction_that_was_sent_twice_is_stored_once(
@@ -137,7 +141,7 @@ def test_while_postgresql_is_away_all_of_it_waits(
             stream.add([document(number)])
             with pytest.raises(psycopg.OperationalError):
                 drain.drain()
-        assert stream.length() == 3
+        assert stream.waiting() == 3
         away = False
         assert drain.drain() == Drained(stored=3)
     assert stored(postgres_url) == names(3)
@@ -162,7 +166,7 @@ def test_a_cut_between_commit_and_removal_counts_nothing_twice(
     assert stored(postgres_url) == names(5)
     assert drain.drain() == Drained(known=5)
     assert stored(postgres_url) == names(5)
-    assert stream.length() == 0
+    assert stream.waiting() == 0
 
 
 def test_a_cut_in_the_middle_of_the_removal_counts_nothing_twice(
@@ -267,12 +271,12 @@ def test_a_process_that_is_killed_at_any_step_loses_nothing_and_repeats_nothing(
         timeout=60,
     )
     assert killed.returncode == -signal.SIGKILL
-    assert stream.length() == 20
+    assert stream.waiting() == 20
     monkeypatch.setattr(prediction_drain, "CLAIM_AFTER", 0.0)
     drained = drain_of(stream).drain()
     assert drained == (Drained(known=20) if step == "committed" else Drained(stored=20))
     assert stored(postgres_url) == names(20)
-    assert stream.length() == 0
+    assert stream.waiting() == 0
 
 
 def test_several_drains_at_once_store_each_prediction_once(
@@ -304,7 +308,7 @@ def test_several_drains_at_once_store_each_prediction_once(
     assert not failures
     assert sum(result.stored for result in results) == 1000
     assert stored(postgres_url) == names(1000)
-    assert source.length() == 0
+    assert source.waiting() == 0
 
 
 @pytest.mark.parametrize(
@@ -316,11 +320,16 @@ def test_several_drains_at_once_store_each_prediction_once(
         b"7",
         b"\xff\xfe",
         b"}],[{",
-        document(9, role="king"),
-        document(9, predicted_at="yesterday-ish"),
-        document(9, value=None),
-        document(9, entity_id="a\0b"),
-        document(9, entity_id="x" * 5000),
+        b"[" * 100_000,
+        b" " * 2_000_000,
+        document(9, role="king").text,
+        document(9, predicted_at="yesterday-ish").text,
+        document(9, values=[None]).text,
+        document(9, values=[]).text,
+        document(9, 2, entity_ids=["one"]).text,
+        document(9, entity_ids="one").text,
+        document(9, entity_ids=["a\0b"]).text,
+        document(9, id=None).text,
     ],
 )
 def test_what_is_no_prediction_is_refused_and_holds_nobody_up(
@@ -333,7 +342,7 @@ def test_what_is_no_prediction_is_refused_and_holds_nobody_up(
     drain = drain_of(stream)
     assert drain.drain() == Drained(stored=2, refused=1)
     assert stored(postgres_url) == names(2)
-    assert stream.length() == 0
+    assert stream.waiting() == 0
     stream.add([document(2)])
     assert drain.drain() == Drained(stored=1)
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 import redis
 
-from leadml_pipelines.online.prediction_stream import CHUNK, PredictionStream
+from leadml_pipelines.online.prediction_stream import CHUNK, Document, PredictionStream
 from leadml_pipelines_tests.online.logged import document
 
 KEY = "leadml:predictions"
@@ -39,7 +39,7 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
-def documents(count: int) -> list[bytes]:
+def documents(count: int) -> list[Document]:
     return [document(number) for number in range(count)]
 
 
@@ -47,7 +47,7 @@ def test_what_was_added_is_given_out_once_in_its_order(stream: PredictionStream)
     given = documents(CHUNK + 3)
     assert stream.add(given) == len(given)
     first = stream.new(CHUNK)
-    assert [entry.document for entry in first + stream.new(CHUNK)] == given
+    assert [entry.document for entry in first + stream.new(CHUNK)] == [one.text for one in given]
     assert stream.new(CHUNK) == []
 
 
@@ -65,12 +65,39 @@ def test_a_full_stream_takes_no_more_and_loses_nothing(
     given = documents(2 * CHUNK)
     assert stream.add(given) == CHUNK + 5
     assert stream.add(given) == 0
-    assert stream.length() == CHUNK + 5
+    assert stream.waiting() == CHUNK + 5
     taken = stream.new(1000)
-    assert [entry.document for entry in taken] == given[: CHUNK + 5]
+    assert [entry.document for entry in taken] == [one.text for one in given[: CHUNK + 5]]
     assert stream.add(given) == 0
     stream.done(taken[:3])
     assert stream.add(given) == 3
+
+
+def test_what_counts_is_the_predictions_of_an_entry(
+    stream_of: Callable[..., PredictionStream],
+) -> None:
+    stream = stream_of(10)
+    assert stream.add([document(0, 6), document(6, 4), document(10, 1)]) == 2
+    first, second = stream.new(5)
+    assert (first.count, second.count, stream.waiting()) == (6, 4, 10)
+    stream.done([first])
+    stream.done([first])
+    assert stream.waiting() == 4
+    assert stream.add([document(11, 7)]) == 0
+    assert stream.add([document(11, 6)]) == 1
+
+
+def test_what_somebody_else_deleted_takes_up_no_room(
+    stream_of: Callable[..., PredictionStream], client: redis.Redis
+) -> None:
+    stream = stream_of(10)
+    stream.add([document(0, 6), document(6, 4)])
+    client.delete(KEY)
+    assert stream.add([document(0, 10)]) == 1
+    (entry,) = stream.new(5)
+    client.xdel(KEY, entry.entry_id)
+    stream.done([entry])
+    assert stream.waiting() == 0
 
 
 def test_two_that_add_at_once_do_not_exceed_the_limit(
@@ -86,7 +113,7 @@ def test_two_that_add_at_once_do_not_exceed_the_limit(
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(added) == streams[0].length() == 1000
+    assert sum(added) == streams[0].waiting() == 1000
 
 
 def test_two_consumers_are_given_different_entries(
@@ -106,7 +133,7 @@ def test_what_is_held_is_given_again_until_it_is_done(stream: PredictionStream) 
     stream.done(taken[:2])
     assert stream.held(10) == taken[2:]
     stream.done(taken[2:])
-    assert (stream.held(10), stream.length()) == ([], 0)
+    assert (stream.held(10), stream.waiting()) == ([], 0)
 
 
 def test_what_a_vanished_consumer_held_is_claimed_after_a_while(
@@ -152,8 +179,8 @@ def test_an_entry_that_is_none_of_ours_has_no_document(
     stream: PredictionStream, client: redis.Redis
 ) -> None:
     client.xadd(KEY, {"other": "field"})
-    (entry,) = stream.new(5)
-    assert entry.document == b""
+    client.xadd(KEY, {"count": "many", "json": "{}"})
+    assert [(entry.document, entry.count) for entry in stream.new(5)] == [(b"", 1)] * 2
 
 
 def test_an_entry_that_was_deleted_meanwhile_has_no_document(

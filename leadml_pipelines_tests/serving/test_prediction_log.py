@@ -27,7 +27,7 @@ from leadml_pipelines.serving.models import Lot, Part
 from leadml_pipelines.serving.prediction_log import PredictionLog, documents
 from leadml_pipelines.serving.reader import Found
 from leadml_pipelines.settings import Settings
-from leadml_pipelines.times import from_micros, utc_now
+from leadml_pipelines.times import utc_now
 from leadml_pipelines_tests.serving.conftest import (
     NO_POSTGRES,
     NO_REDIS,
@@ -125,37 +125,40 @@ def names(count: int, first: int = 0) -> list[str]:
 
 
 def test_a_prediction_is_told_with_all_that_is_known_of_it() -> None:
-    given = answered([0.25], challenged=True)
-    (document,) = [json.loads(one) for one in documents(given)]
-    assert len(document.pop("prediction_id")) == 32
-    assert document == {
+    given = answered([0.25, 0.75], challenged=True)
+    (made,) = documents(given)
+    content = json.loads(made.text)
+    assert len(content.pop("id")) == 32
+    assert made.count == 2
+    assert content == {
         "model_name": "churn",
         "model_id": "churn_2",
         "role": "challenger",
         "entity_type": "lead",
-        "entity_id": "lead_0",
-        "features_as_of": from_micros(AS_OF).isoformat(),
         "predicted_at": given.timestamp.isoformat(),
-        "value": 0.25,
-        "prediction": 0.0,
-        "score": 50.0,
-        "source": "cache",
-        "stale": False,
         "degraded": False,
         "latency_ms": 1.5,
         "experiment": "churn_2",
         "traffic_share": 0.25,
+        "entity_ids": ["lead_0", "lead_1"],
+        "features_as_of": [AS_OF, AS_OF],
+        "values": [0.25, 0.75],
+        "predictions": [0.0, 1.0],
+        "scores": [50.0, 50.0],
+        "sources": ["cache", "cache"],
+        "stale": [False, False],
     }
 
 
 def test_who_is_not_scored_has_no_prediction_and_ids_follow_time() -> None:
-    first = [json.loads(one) for one in documents(answered([0.1, float("nan"), 0.3]))]
-    second = [json.loads(one) for one in documents(answered([0.1]))]
-    assert [one["entity_id"] for one in first] == ["lead_0", "lead_2"]
+    first = [json.loads(one.text) for one in documents(answered([0.1, float("nan"), 0.3]), 1)]
+    second = [json.loads(one.text) for one in documents(answered([0.1]))]
+    assert [one["entity_ids"] for one in first] == [["lead_0"], ["lead_2"]]
     assert all(one["experiment"] is None for one in first)
-    ids = [one["prediction_id"] for one in first]
+    ids = [one["id"] for one in first]
     assert len(set(ids)) == 2
-    assert max(ids)[:16] <= second[0]["prediction_id"][:16]
+    assert max(ids)[:16] <= second[0]["id"][:16]
+    assert list(documents(answered([float("nan")]))) == []
 
 
 def test_what_is_noted_reaches_postgresql_and_leaves_redis(
@@ -190,9 +193,9 @@ def test_without_postgresql_predictions_wait_in_redis_for_the_next_app(
     with redis.Redis.from_url(redis_url) as client:
         for first in (0, 2):
             log.note(answered([0.5, 0.5], first=first))
-            wait_for(lambda: client.xlen(KEY) == first + 2)  # noqa: B023
+            wait_for(lambda: client.get(f"{KEY}:waiting") == str(first + 2).encode())  # noqa: B023
         log.close()
-        assert client.xlen(KEY) == 4
+        assert client.get(f"{KEY}:waiting") == b"4"
     log_of(redis_url, postgres_url)
     wait_for(lambda: counted(metrics, "stored") == 4)
     assert stored(postgres_url) == names(4)
@@ -316,7 +319,7 @@ def test_a_full_stream_makes_predictions_wait_until_there_is_room(
     log = log_of(redis_url, NO_POSTGRES.get_secret_value(), prediction_log_stream=4)
     log.note(answered([0.5] * 7))
     with redis.Redis.from_url(redis_url) as client:
-        wait_for(lambda: client.xlen(KEY) == 4)
+        wait_for(lambda: client.get(f"{KEY}:waiting") == b"4")
         assert counted(metrics, "dropped") == 0
         log_of(redis_url, postgres_url, prediction_log_stream=4)
         wait_for(lambda: counted(metrics, "stored") == 7)
@@ -371,7 +374,8 @@ def test_what_the_app_answers_is_in_the_log(
         assert row["features_as_of"].isoformat() == answer["features_as_of"]
         assert (row["source"], row["stale"], row["degraded"]) == ("cache", False, False)
         assert row["latency_ms"] > 0
-    assert 'leadml_prediction_log_total{outcome="stored"} 3.0' in client.get("/metrics").text
+    logged = 'leadml_prediction_log_total{outcome="stored"} 3.0'
+    wait_for(lambda: logged in client.get("/metrics").text)
 
 
 def test_an_app_without_redis_predicts_as_before(
