@@ -134,8 +134,8 @@ class Record(Protocol):
         """Its id."""
 
     @property
-    def threshold(self) -> float:
-        """Probability from which it says yes."""
+    def threshold(self) -> float | None:
+        """Probability from which it says yes; None of a regression."""
 
 
 class Registry(Protocol):
@@ -179,7 +179,11 @@ def challenger_of(
 
 def thresholds_of(registry: Registry, name: str) -> dict[str, float]:
     """The probability from which each version of a model says yes, by model id."""
-    return {record.model_id: record.threshold for record in registry.models(name)}
+    return {
+        record.model_id: record.threshold
+        for record in registry.models(name)
+        if record.threshold is not None
+    }
 
 
 def examine_experiment(
