@@ -9,7 +9,7 @@ import base64
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib import metadata
 from typing import Any
 
@@ -40,7 +40,6 @@ class CardFacts:
     Attributes:
         spec: The declaration.
         trained_at: When training ended.
-        seconds: How long it took.
         seed: Its seed.
         counts: Rows on every side, and what was left out.
         params: Parameters of the learner.
@@ -56,7 +55,6 @@ class CardFacts:
 
     spec: ModelSpec
     trained_at: datetime
-    seconds: float
     seed: int
     counts: Mapping[str, int]
     params: Mapping[str, Any]
@@ -89,17 +87,16 @@ def make_card(
     names = {
         "model": "this model",
         "heuristic": f"heuristic ({words(spec.heuristic)})",
-        "logistic": "logistic regression" if classes else "ridge regression",
+        "logistic": "logistic regression" if classes else "Poisson regression",
         "champion": "champion",
     }
-    unit = "SHAP value, log-odds" if classes else "SHAP value, units of the label"
     text = "\n\n".join(
         part for part in _sections(facts, evaluation, decision, names, classes) if part
     )
     return {
         CARD_FILE: (text + "\n").encode(),
         CURVES_FILE: draw_curves(evaluation, names, "positives" if classes else "value"),
-        SHAP_FILE: draw_shap(summary, unit),
+        SHAP_FILE: draw_shap(summary),
     }
 
 
@@ -131,7 +128,7 @@ def _sections(
     yield (
         f"{spec.description} Trained {facts.trained_at:%Y-%m-%d %H:%M} UTC; {verdict}."
         f"\n\nFor each {spec.entity} with `{spec.population}`; it looks "
-        f"{duration_text(spec.horizon)} ahead. Anybody else is outside of what it was examined on."
+        f"{_span(spec.horizon)} ahead. Anybody else is outside of what it was examined on."
     )
     yield "## Gate\n\n" + "\n".join(f"- {_sentence(reason)}" for reason in decision.reasons)
     yield "## Data\n\n" + _data(facts)
@@ -224,16 +221,17 @@ def _signed(metric: str, value: float) -> str:
 
 def _threshold(facts: CardFacts, evaluation: Mapping[str, Any]) -> str:
     spec, found, off = facts.spec, evaluation["threshold"], evaluation["calibration"]
-    method = facts.validation.get("calibration")
-    how = f" Raw scores become chances by {method} calibration." if method else ""
+    method = facts.validation.get("calibration", {}).get("kind")
+    how = f" Raw scores become chances by a calibration of the kind {method}." if method else ""
     return (
         f"A chance is off by {off['error']:.3f} on average; sound chances on as many leads would "
         f"stay under {off['by_chance']:.3f} in 95 of 100 cases.{how}\n\n"
         f"The prediction is yes from a chance of {found['value']:.3f}, chosen on the validation "
         f"part: a missed positive costs {spec.cost.miss:g}, a false alarm "
-        f"{spec.cost.false_alarm:g}. On these rows {found['share_of_yes']:.1%} get a yes, at a cost "
-        f"of {found['cost']:.4f} per row; a threshold of 0.5 would cost {found['cost_at_half']:.4f}, "
-        f"always yes {found['cost_of_always']:.4f}, always no {found['cost_of_never']:.4f}."
+        f"{spec.cost.false_alarm:g}. On these rows {found['share_of_yes']:.1%} get a yes, at a "
+        f"cost of {found['cost']:.4f} per row; a threshold of 0.5 would cost "
+        f"{found['cost_at_half']:.4f}, always yes {found['cost_of_always']:.4f}, always no "
+        f"{found['cost_of_never']:.4f}."
     )
 
 
@@ -275,7 +273,7 @@ def _limits(facts: CardFacts) -> str:
             f"- Examined once, on rows up to {facts.test[1]:%Y-%m-%d}; what changes after that "
             "(prices, campaigns, sources) it does not know. `leadml models backtest "
             f"{spec.name}` shows how its figures moved before.",
-            f"- A label looks {duration_text(spec.horizon)} ahead, so the newest rows it learned "
+            f"- A label looks {_span(spec.horizon)} ahead, so the newest rows it learned "
             f"from are that much older than the first it was examined on.",
             "- SHAP values say what moves the model's answer, not what would move the customer.",
             f"- Words seen in fewer than {LEAST_LEADS} {spec.entity}s, and words it never saw, "
@@ -293,9 +291,14 @@ def _reproduce(facts: CardFacts) -> str:
     )
     return (
         f"Training set `{facts.training_set_hash[:16]}`, declaration `{facts.spec.hash[:16]}`, "
-        f"seed {facts.seed}: the same model, bit for bit, in {facts.seconds:,.0f} s. "
+        f"seed {facts.seed}: the same model, bit for bit. "
         f"Learner `{facts.spec.learner}` with {params}. {versions}."
     )
+
+
+def _span(length: timedelta) -> str:
+    days, rest = divmod(length, timedelta(days=1))
+    return duration_text(length) if rest else f"{days} day{'' if days == 1 else 's'}"
 
 
 def _table(header: Iterable[str], body: Iterable[Iterable[str]]) -> str:

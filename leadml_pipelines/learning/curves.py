@@ -12,6 +12,8 @@ from leadml_pipelines.learning.spec import ModelSpec
 
 Values = npt.NDArray[np.float64]
 
+FEWEST = 20
+"""Rows that must be called before a precision is drawn."""
 POINTS = 120
 """Points that are kept of a curve."""
 
@@ -45,8 +47,10 @@ def curves(
         found["precision_recall"] = {}
         for who, of in predictions.items():
             precision, recall, _ = precision_recall_curve(labels, of)
-            # The last point is set by convention, and the first few rows are noise.
-            found["precision_recall"][who] = _thin(recall[:-1][::-1], precision[:-1][::-1])
+            # The last point is set by convention, and the precision of a handful of rows is noise.
+            called = np.divide(recall * total, precision, where=precision > 0, out=recall * 0)
+            kept = np.flatnonzero(called[:-1] >= FEWEST)[::-1]
+            found["precision_recall"][who] = _thin(recall[kept], precision[kept])
     found["captured"] = {who: _captured(labels, of) for who, of in predictions.items()}
     return found
 

@@ -20,6 +20,9 @@ ROWS = 2_000
 FEATURES = 15
 """Features that are kept, the greatest first."""
 
+_UNITS = {"logit": "log-odds", "log": "logarithm of the value", "identity": "the value's unit"}
+"""What raw scores are in, by the link of the model."""
+
 
 @dataclass(frozen=True)
 class ShapSummary:
@@ -30,6 +33,7 @@ class ShapSummary:
         categories: Whether each is a category, whose codes have no order.
         shap: float64[rows, features].
         values: float64[rows, features], the features' own values; missing is NaN.
+        unit: What SHAP values are in, as in `log-odds`.
         importance: For each feature of the model, the greatest first: `feature` and `mean_abs`.
     """
 
@@ -37,6 +41,7 @@ class ShapSummary:
     categories: tuple[bool, ...]
     shap: Matrix
     values: Matrix
+    unit: str
     importance: list[dict[str, Any]]
 
 
@@ -60,6 +65,7 @@ def shap_summary(model: LoadedModel, matrix: Matrix, *, seed: int) -> ShapSummar
         categories=tuple(model.encoder.columns[at].type == CATEGORY for at in top),
         shap=shap[:, top],
         values=matrix[:, top],
+        unit=_UNITS[model.manifest["link"]],
         importance=[
             {"feature": model.features[at], "mean_abs": round(float(weight[at]), 6)} for at in order
         ],
