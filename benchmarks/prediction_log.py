@@ -5,9 +5,10 @@ Run it while the machine is quiet; it starts a PostgreSQL and a Redis of its own
     PYTHONPATH=. python benchmarks/prediction_log.py
 
 One predictor answers with the log and one without, on the same cached leads and the same model, in
-blocks that take turns, so that a busy moment hits both; both threads of the log run meanwhile, and
-what was logged in a block is in PostgreSQL before the next one begins. Then the drain alone: a
-stream is filled and emptied.
+blocks that take turns, so that a busy moment hits both. After each answer the caller rests as long
+as the answer took. Both threads of the log, and the servers, run meanwhile on the same cores; what
+was logged in a block is in PostgreSQL before the next one begins. Then the drain alone: a stream is
+filled and emptied.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def block(predictor: Predictor, ids: list[str], rounds: int) -> list[float]:
     for _ in range(rounds):
         start = time.perf_counter()
         predictor.many("conversion", ids)
-        times.append((time.perf_counter() - start) * 1000)
+        took = time.perf_counter() - start
+        times.append(took * 1000)
+        time.sleep(took)
     return times
 
 

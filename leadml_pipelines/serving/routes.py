@@ -259,7 +259,11 @@ def _meta(found: Found, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 def _health(parts: Parts) -> dict[str, Any]:
     redis_state, pointers = _redis_state(parts.store)
     services = {"redis": redis_state, "postgres": _postgres_state(parts.postgres_url)}
-    models = {name: _model_health(state) for name, state in sorted(parts.shelf.states.items())}
+    challengers = parts.shelf.challengers
+    models = {
+        name: _model_health(state) | {"challenger": _challenger_health(challengers.get(name))}
+        for name, state in sorted(parts.shelf.states.items())
+    }
     status, reason = _status(parts, services, models)
     return {
         "success": True,
@@ -282,6 +286,11 @@ def _status(
     if not parts.shelf.looked.is_set():
         return "starting", "the models are not loaded yet"
     reasons += [f"model {name}: {m['error']}" for name, m in models.items() if m["error"]]
+    reasons += [
+        f"challenger of {name}: {m['challenger']['error']}"
+        for name, m in models.items()
+        if m["challenger"] and m["challenger"]["error"]
+    ]
     if not any(model["loaded"] for model in models.values()):
         reasons.append("no model is loaded, so nothing is predicted; train and promote one")
     return ("degraded", "; ".join(reasons)) if reasons else ("ok", None)
@@ -296,6 +305,18 @@ def _model_health(state: ModelState) -> dict[str, Any]:
         "trained_at": served.pointer.get("trained_at") if served else None,
         "features": len(served.model.features) if served else None,
         "wanted_model_id": state.wanted.get("model_id"),
+        "error": state.error,
+    }
+
+
+def _challenger_health(state: ModelState | None) -> dict[str, Any] | None:
+    if state is None:
+        return None
+    answers = state.error is None and state.served is not None
+    return {
+        "model_id": state.wanted.get("model_id"),
+        "loaded": answers,
+        "traffic_share": state.wanted["traffic_share"] if answers else None,
         "error": state.error,
     }
 

@@ -114,8 +114,16 @@ def test_a_withdrawn_challenger_answers_no_more(client: httpx.Client, world: Wor
     ids = world.open_ids
     wait_for(lambda: _challengers(_who(client, ids), "conversion_2"))
     assert 'model_id="conversion_2"' in client.get("/metrics").text
+    health = client.get("/api/v1/ml/health").json()["models"]["conversion"]
+    assert health["challenger"] == {
+        "model_id": "conversion_2",
+        "loaded": True,
+        "traffic_share": 1.0,
+        "error": None,
+    }
     _end(world)
     wait_for(lambda: not _challengers(_who(client, ids), "conversion_2"))
+    assert client.get("/api/v1/ml/health").json()["models"]["conversion"]["challenger"] is None
     assert 'model_id="conversion_2"' not in client.get("/metrics").text
 
 
@@ -158,7 +166,12 @@ def test_a_challenger_that_cannot_be_loaded_leaves_all_to_the_champion(
     world.store.set_model_pointer("conversion", "challenger", bad | {"traffic_share": 1.0})
     # Neither the new challenger nor the one before: nobody wants that one any more.
     wait_for(lambda: set(_who(client, ids).values()) == {"conversion_1"})
-    assert client.get("/api/v1/ml/health").json()["models"]["conversion"]["error"] is None
+    health = client.get("/api/v1/ml/health").json()
+    its = health["models"]["conversion"]
+    assert (its["error"], its["challenger"]["loaded"]) == (None, False)
+    assert its["challenger"]["model_id"] == "conversion_3"
+    assert health["status"] == "degraded"
+    assert "challenger of conversion: " in health["reason"]
 
 
 def test_a_challenger_without_its_features_online_leaves_all_to_the_champion(
