@@ -26,6 +26,7 @@ import numpy as np
 import redis
 from beside import shown
 
+from leadml_pipelines.learning.signing import SigningKey
 from leadml_pipelines.online.prediction_drain import drain_now
 from leadml_pipelines.online.prediction_stream import Document, PredictionStream
 from leadml_pipelines.online.publish import publish_snapshot
@@ -39,7 +40,7 @@ from leadml_pipelines.serving.prediction_log import PredictionLog, documents
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import utc_now
 from leadml_pipelines_tests.online.frames import lead_features, lead_frame
-from leadml_pipelines_tests.serving.artifacts import make_model
+from leadml_pipelines_tests.serving.artifacts import KEY, make_model
 
 LEADS = 1000
 SIZES = ((1, 200), (100, 60), (1000, 20))
@@ -93,7 +94,7 @@ def answers(settings: Settings, scale: float) -> list[Document]:
     publish_snapshot(online.store, "lead", lead_features(), frame, utc_now())
     pointer = make_model(settings.artifacts, "conversion", "conversion_1")
     online.store.set_model_pointer("conversion", "champion", pointer)
-    shelf = ModelShelf(online.store, dict, metrics)
+    shelf = ModelShelf(online.store, dict, SigningKey(KEY), metrics)
     shelf.refresh()
     log = PredictionLog(settings, metrics)
     off = PredictionLog(settings.model_copy(update={"prediction_log": False}), metrics)

@@ -16,12 +16,12 @@ from rich.table import Table
 
 from leadml_pipelines.commands import (
     models_backtest,  # noqa: F401 - registers its command
+    models_experiment,  # noqa: F401 - registers its command
     models_train,  # noqa: F401 - registers its command
 )
 from leadml_pipelines.commands.common import DEFAULT_HOME, Home, deployment, postgres, terminal
 from leadml_pipelines.commands.features import features
 from leadml_pipelines.commands.models import models
-from leadml_pipelines.commands.models_experiment import experiment
 from leadml_pipelines.errors import UserError
 from leadml_pipelines.services.signals import signals_interrupt
 
@@ -39,7 +39,6 @@ quarantine = typer.Typer(help="Rows that broke the contract: see them, replay th
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(features, name="features")
 app.add_typer(models, name="models")
-models.command("experiment")(experiment)
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leadml_pipelines.commands.common import DEFAULT_HOME, Home, postgres, terminal
+from leadml_pipelines.commands.models import AsJson, Name, models
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
     from leadml_pipelines.learning.experiment import Experiment
 
 
-def experiment(
-    name: Annotated[str, typer.Argument(help="Name of a model, as in churn.")],
+@models.command("experiment")
+def show_experiment(
+    name: Name,
     home: Home = DEFAULT_HOME,
     challenger: Annotated[
         str | None, typer.Option(help="Id of an earlier challenger; that of now if not given.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare champion and challenger by the outcomes that have come in since."""
     from leadml_pipelines.features.bulk import bulk_engine
@@ -38,7 +40,7 @@ def experiment(
 
     with postgres(home) as url:
         settings = Settings()
-        registry = Registry(url, settings.artifacts)
+        registry = Registry.of(settings, url)
         spec, model_id = challenger_of(registry, specs(settings), name, challenger)
         extract = latest_extract(settings.extracts)
         with bulk_engine(extract, settings) as engine:

@@ -23,8 +23,9 @@ from leadml_pipelines.learning.explain import (
     risk_level,
     urgency,
 )
-from leadml_pipelines.learning.model import LoadedModel
+from leadml_pipelines.learning.model import ROWS_OF_A_THREAD, LoadedModel
 from leadml_pipelines.learning.train import train
+from leadml_pipelines.learning.tree_shap import TreeShap
 from leadml_pipelines_tests.learning.frames import rows_frame, spec_for, toy_set
 
 FLOAT32 = 2e-6
@@ -125,8 +126,7 @@ def test_they_are_shapley_values_by_their_definition(models: Mapping[str, Loaded
             )
             for name in names
         ]
-        matrix = model._matrix(row[None, :])
-        found = model.booster[:6].predict(matrix, pred_contribs=True)[0, :-1]
+        found = TreeShap.of(model.booster[:6], len(names))(row[None, :])[0, :-1]
         assert found == pytest.approx(wanted, abs=2e-6)
 
 
@@ -257,3 +257,13 @@ def test_opportunities_begin_with_the_most_probable() -> None:
 )
 def test_sentences_name_what_is_predicted(objective: str, levels: Any, text: str) -> None:
     assert outcome(objective, levels) == text
+
+
+def test_many_rows_get_the_same_raw_scores_as_each_alone(
+    models: Mapping[str, LoadedModel],
+) -> None:
+    """Many are shared out between threads."""
+    model = models["classification"]
+    rows = np.resize(some_rows(model), (4 * ROWS_OF_A_THREAD + 1, len(model.features)))
+    together = model.raw_scores(rows)
+    assert np.array_equal(together, [model.raw_scores(row[None, :])[0] for row in rows])

@@ -30,13 +30,6 @@ def _share(world: World, pointer: dict[str, Any], share: Any) -> None:
     world.store.set_model_pointer("conversion", "challenger", pointer | {"traffic_share": share})
 
 
-def _end(world: World) -> None:
-    """What withdrawing a challenger does to Redis."""
-    world.store._redis.delete("leadml:model:conversion:challenger")
-    world.store._redis.srem("leadml:models", "conversion:challenger")
-    world.store._redis.publish("leadml:model", json.dumps({"name": "conversion"}))
-
-
 def _who(client: httpx.Client, ids: list[str]) -> dict[str, str]:
     """The model that answers for each entity."""
     body = {"model_type": "conversion", "entity_ids": ids}
@@ -121,7 +114,7 @@ def test_a_withdrawn_challenger_answers_no_more(client: httpx.Client, world: Wor
         "traffic_share": 1.0,
         "error": None,
     }
-    _end(world)
+    world.store.delete_model_pointer("conversion", "challenger")
     wait_for(lambda: not _challengers(_who(client, ids), "conversion_2"))
     assert client.get("/api/v1/ml/health").json()["models"]["conversion"]["challenger"] is None
     assert 'model_id="conversion_2"' not in client.get("/metrics").text
@@ -134,7 +127,7 @@ def test_a_challenger_that_is_promoted_answers_for_all(client: httpx.Client, wor
     champion = pointer | {"traffic_share": 1.0}
     world.store.set_model_pointer("conversion", "champion", champion)
     wait_for(lambda: set(_who(client, ids).values()) == {"conversion_2"})
-    _end(world)
+    world.store.delete_model_pointer("conversion", "challenger")
     wait_for(lambda: 'model_id="conversion_1"' not in client.get("/metrics").text)
     assert set(_who(client, ids).values()) == {"conversion_2"}
     assert 'leadml_model_loaded{model="conversion",model_id="conversion_2"} 1.0' in (

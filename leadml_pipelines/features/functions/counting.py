@@ -69,12 +69,12 @@ class Total(EventFunction):
 
     @property
     def derived_phrase(self) -> Phrase:
-        """`The sum of the amounts in the events in the last 30 days, 1,200,`."""
+        """`A total amount of 1,200 in the events in the last 30 days`."""
         what = f"the {self.events.spoken[1]} {self.lasting}"
         return Phrase(
-            f"The sum of the amounts in {what}, {SLOT},",
+            f"A total amount of {SLOT} in {what}",
             none=f"No amount in {what}",
-            missing=f"The sum of the amounts in {what} is not known",
+            missing=f"The total amount in {what} is not known",
         )
 
     def aggregates(self) -> Mapping[str, Column]:
