@@ -406,7 +406,10 @@ def _verdict(
             f"leadml models promote {challenger.model_id} makes it the champion"
         )
     if chance <= 1 - SURE:
-        return f"the challenger is worse with a chance of {_percent(1 - chance)}: {told}; end it"
+        return (
+            f"the challenger is worse with a chance of {_percent(1 - chance)}: {told}; "
+            f"leadml models end-challenge {spec.name} ends it"
+        )
     return (
         "no difference is shown yet: the challenger is better with a chance of "
         f"{_percent(chance)}, {told}; wait for more outcomes, or take the two for equal"
