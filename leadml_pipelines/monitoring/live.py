@@ -45,7 +45,8 @@ class LiveMetric:
         test: On the model's test rows; None where it was not measured.
         drop: By what share of the test's figure the live one is lower; negative when it is
             higher; None without a test, and for metrics that are not watched.
-        noise: By what share it may be lower by chance: 1.96 standard errors of the difference.
+        noise: By what share it may be lower by chance: 1.96 standard errors of the difference;
+            None where that can't be told.
     """
 
     live: float
@@ -55,7 +56,9 @@ class LiveMetric:
 
     def worse(self, limit: float) -> bool:
         """Whether it is lower by more than this share of the test's figure, and beyond noise."""
-        return self.drop is not None and self.noise is not None and self.drop > max(limit, self.noise)
+        return (
+            self.drop is not None and self.noise is not None and self.drop > max(limit, self.noise)
+        )
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,8 @@ def _beside_test(
         standard_error(name, live, positive, entities),
         standard_error(name, promised, int(test.get("positives", 0)), int(test.get("rows", 0))),
     )
-    return LiveMetric(live, promised, (promised - live) / promised, Z * error / promised)
+    noise = Z * error / promised if math.isfinite(error) else None
+    return LiveMetric(live, promised, (promised - live) / promised, noise)
 
 
 def standard_error(name: str, value: float, positive: int, rows: int) -> float:

@@ -78,14 +78,14 @@ def record_drift(
     return made
 
 
-def newest_drift(url: str, name: str, model_id: str) -> DriftRecord | None:
-    """The comparison of a model version that was made last."""
+def newest_drift(url: str, name: str, model_id: str, since: datetime) -> DriftRecord | None:
+    """The comparison of a model version that was made last; None if that was before `since`."""
     with connect(url) as connection:
         row = connection.execute(
             "SELECT model_name, model_id, as_of, recorded_at, reference_rows, current_rows,"
             " drifted, columns FROM leadml.drift WHERE model_name = %s AND model_id = %s"
-            " ORDER BY recorded_at DESC LIMIT 1",
-            (name, model_id),
+            " AND recorded_at >= %s ORDER BY recorded_at DESC LIMIT 1",
+            (name, model_id, require_utc(since, "since")),
         ).fetchone()
     if row is None:
         return None
@@ -117,14 +117,14 @@ def record_live(url: str, found: LivePerformance, now: datetime) -> None:
         )
 
 
-def newest_live(url: str, model_id: str, role: str) -> LivePerformance | None:
-    """The judgement of a model version in a role that was made last."""
+def newest_live(url: str, model_id: str, role: str, since: datetime) -> LivePerformance | None:
+    """The last judgement of a model version in a role; None if that was before `since`."""
     with connect(url) as connection:
         row = connection.execute(
             "SELECT model_name, model_id, role, since, until, predictions, entities, metrics"
             " FROM leadml.live_performance WHERE model_id = %s AND role = %s"
-            " ORDER BY until DESC LIMIT 1",
-            (model_id, role),
+            " AND recorded_at >= %s ORDER BY until DESC LIMIT 1",
+            (model_id, role, require_utc(since, "since")),
         ).fetchone()
     if row is None:
         return None
