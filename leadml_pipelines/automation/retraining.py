@@ -53,7 +53,7 @@ def drift_retraining_sensor(
     pause = timedelta(hours=config.retraining_cooldown_hours).total_seconds()
     if now.timestamp() - began < pause:
         return dg.SkipReason(
-            "a training began a short while ago (LEADML_RETRAINING_COOLDOWN_HOURS)"
+            f"a training began less than {config.retraining_cooldown_hours:g} hours ago"
         )
     pending = {n: f for n, f in drifted.items() if f.recorded_at.timestamp() > began}
     if not pending:

@@ -1,5 +1,6 @@
-"""The night, all UTC: features at two, training at three, the day that ended at half past four,
-and at half past five whether the models still fit. The alert rules are judged every hour.
+"""The night, all UTC: features at two, training at three, the day that ended at half past four.
+
+At half past five it is asked whether the models still fit; the alert rules are judged every hour.
 """
 
 from datetime import timedelta

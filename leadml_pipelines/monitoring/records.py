@@ -89,8 +89,8 @@ def newest_drift(url: str, name: str, model_id: str, since: datetime) -> DriftRe
         ).fetchone()
     if row is None:
         return None
-    *facts, drifted, columns = row
-    return DriftRecord(*facts, tuple(drifted), tuple(ColumnDrift(**one) for one in columns))
+    drifted, columns = row[6:]
+    return DriftRecord(*row[:6], tuple(drifted), tuple(ColumnDrift(**one) for one in columns))
 
 
 def record_live(url: str, found: LivePerformance, now: datetime) -> None:
@@ -128,8 +128,7 @@ def newest_live(url: str, model_id: str, role: str, since: datetime) -> LivePerf
         ).fetchone()
     if row is None:
         return None
-    *facts, metrics = row
-    return LivePerformance(*facts, _metrics(metrics))
+    return LivePerformance(*row[:7], _metrics(row[7]))
 
 
 def _metrics(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, LiveMetric]:
