@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from leadml_pipelines.monitoring.drift import ColumnDrift
@@ -80,7 +81,7 @@ def record_drift(
 
 def newest_drift(url: str, name: str, model_id: str, since: datetime) -> DriftRecord | None:
     """The comparison of a model version that was made last; None if that was before `since`."""
-    with connect(url) as connection:
+    with connect(url, row_factory=dict_row) as connection:
         row = connection.execute(
             "SELECT model_name, model_id, as_of, recorded_at, reference_rows, current_rows,"
             " drifted, columns FROM leadml.drift WHERE model_name = %s AND model_id = %s"
@@ -89,8 +90,8 @@ def newest_drift(url: str, name: str, model_id: str, since: datetime) -> DriftRe
         ).fetchone()
     if row is None:
         return None
-    drifted, columns = row[6:]
-    return DriftRecord(*row[:6], tuple(drifted), tuple(ColumnDrift(**one) for one in columns))
+    columns = tuple(ColumnDrift(**one) for one in row["columns"])
+    return DriftRecord(**{**row, "drifted": tuple(row["drifted"]), "columns": columns})
 
 
 def record_live(url: str, found: LivePerformance, now: datetime) -> None:
@@ -119,7 +120,7 @@ def record_live(url: str, found: LivePerformance, now: datetime) -> None:
 
 def newest_live(url: str, model_id: str, role: str, since: datetime) -> LivePerformance | None:
     """The last judgement of a model version in a role; None if that was before `since`."""
-    with connect(url) as connection:
+    with connect(url, row_factory=dict_row) as connection:
         row = connection.execute(
             "SELECT model_name, model_id, role, since, until, predictions, entities, metrics"
             " FROM leadml.live_performance WHERE model_id = %s AND role = %s"
@@ -128,8 +129,5 @@ def newest_live(url: str, model_id: str, role: str, since: datetime) -> LivePerf
         ).fetchone()
     if row is None:
         return None
-    return LivePerformance(*row[:7], _metrics(row[7]))
-
-
-def _metrics(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, LiveMetric]:
-    return {name: LiveMetric(**metric) for name, metric in stored.items()}
+    metrics = {name: LiveMetric(**metric) for name, metric in row["metrics"].items()}
+    return LivePerformance(**{**row, "metrics": metrics})
