@@ -96,12 +96,12 @@ def post(
             with opener.open(request, timeout=seconds):
                 return
         except urllib.error.HTTPError as error:
+            error.close()
             why = f"answered {error.code}"
             final = error.code < HTTPStatus.INTERNAL_SERVER_ERROR
             if final and error.code != HTTPStatus.TOO_MANY_REQUESTS:
                 raise WebhookError(f"the alert webhook {why}; see LEADML_ALERT_WEBHOOK") from None
             wanted = _retry_after(error)
-            error.close()
         except (OSError, HTTPException) as error:
             # Of the reason only its kind: some quote a part of the address.
             reason = getattr(error, "reason", error)
