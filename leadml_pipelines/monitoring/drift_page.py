@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 REQUEST, BEFORE, NOW, PAGE = "request.json", "reference.parquet", "current.parquet", "drift.html"
 """What the folder holds: the question, the two sides, and in the end the page."""
 
-_OUTWARDS = ("socket.connect", "socket.sendto", "socket.getaddrinfo", "subprocess.Popen", "os.exec")
+_OUTWARDS = (
+    "socket.connect", "socket.sendto", "socket.getaddrinfo",
+    "subprocess.Popen", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.system",
+)  # fmt: skip
+"""Python's audit events of reaching another machine or starting another process."""
 _PSI = "leadml_psi"
 _STYLE = (
     "<style>.leadml{font:14px Roboto,system-ui,sans-serif;margin:24px auto;max-width:1100px}"
