@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from leadml_pipelines.cli import app
@@ -35,15 +37,23 @@ def _this_database(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
         connection.execute("TRUNCATE leadml.alerts")
 
 
-def test_no_alert_is_said_so(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def text(monkeypatch: pytest.MonkeyPatch) -> StringIO:
+    """What the terminal shows."""
+    written = StringIO()
+    monkeypatch.setattr(command, "terminal", lambda: Console(file=written))
+    return written
+
+
+def test_no_alert_is_said_so(text: StringIO) -> None:
     assert CliRunner().invoke(app, ["alerts"]).exit_code == 0
-    assert "no alert fires" in capfd.readouterr().out
+    assert text.getvalue() == "no alert fires\n"
 
 
-def test_what_fires_is_told_in_words(postgres_url: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_fires_is_told_in_words(postgres_url: str, text: StringIO) -> None:
     record_judgements(postgres_url, [DRIFT], NOW)
     assert CliRunner().invoke(app, ["alerts"]).exit_code == 0
-    out = capfd.readouterr().out
+    out = text.getvalue()
     assert "critical drift, since 2026-04-12 05:30 UTC" in out
     assert "churn: 1 of 6 columns [moved]" in out
     assert "do: open the report" in out
