@@ -118,12 +118,15 @@ def live_asset(name: str) -> dg.AssetsDefinition:
         from leadml_pipelines.monitoring.enough import NotEnough
         from leadml_pipelines.monitoring.live import read_live_performance
         from leadml_pipelines.monitoring.records import record_live
-        from leadml_pipelines.sources.extract import latest_extract
+        from leadml_pipelines.sources.extract import NoExtractError, latest_extract
 
         config = settings.load()
         spec = specs(config)[name]
         models = registry(postgres, settings)
-        extract = latest_extract(config.extracts)
+        try:
+            extract = latest_extract(config.extracts)
+        except NoExtractError as error:
+            return _not_enough(context, NotEnough(str(error)))
         states: dict[str, Any] = {}
         table: list[list[Any]] = []
         with bulk_engine(extract, config) as engine:

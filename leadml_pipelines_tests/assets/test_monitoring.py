@@ -114,6 +114,11 @@ def test_on_the_first_day_nothing_fails_and_everything_says_what_is_missing(
         assert "not enough yet" in (checks(result)[rule].description or "")
 
 
+def test_before_the_first_extract_there_are_no_outcomes(postgres_url: str) -> None:
+    found = metadata_of(run(postgres_url, live_assets[CHURN]))
+    assert found["outcome"].startswith("not enough yet: there is no extract")
+
+
 def test_planted_drift_is_found_and_named_and_nothing_else_is(
     postgres_url: str, home: Path, champion: ModelRecord
 ) -> None:
