@@ -139,7 +139,7 @@ def record_judgements(url: str, judgements: Sequence[Judgement], now: datetime) 
                     "sentence": one.sentence,
                     "value": one.value,
                     "limit": one.limit,
-                    "todo": RULES[one.rule].what_to_do,
+                    "todo": RULES[one.rule].what_to_do.replace("<model>", one.subject),
                     "details": Jsonb(list(one.details)),
                     "now": moment,
                 },

@@ -17,7 +17,7 @@ class Rule:
         name: Its name, also that of its asset check.
         meaning: What it watches, in words.
         severity: How bad it is when it fires.
-        what_to_do: What to do then.
+        what_to_do: What to do then; `<model>` stands for the subject.
     """
 
     name: str

@@ -43,6 +43,11 @@ def test_an_alert_keeps_its_beginning_and_tells_its_newest_number(postgres_url: 
     assert firing_alerts(postgres_url) == [alert]
 
 
+def test_what_to_do_names_the_model(postgres_url: str) -> None:
+    (alert,) = record_judgements(postgres_url, [drift("age")], NOW)
+    assert "the asset churn_drift" in alert.what_to_do
+
+
 def test_the_worst_alert_comes_first(postgres_url: str) -> None:
     record_judgements(postgres_url, [stale()], NOW)
     alerts = record_judgements(postgres_url, [stale(), drift("age")], NOW + HOUR)

@@ -48,6 +48,7 @@ def test_the_page_names_what_moved_and_needs_no_server(tmp_path: Path) -> None:
     assert '<tr class="moved"><td>quality_score</td>' in text
     assert text.count('class="moved"') == 1
     assert "Drift is detected for 20" in text
+    assert "Dataset Drift is detected" in text
     assert [path.name for path in page.parent.iterdir()] == [page.name]
 
 
