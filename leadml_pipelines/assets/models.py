@@ -1,5 +1,7 @@
 """For each declared model: its training set, its newest candidate, and its champion."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from leadml_pipelines.assets.metadata import markdown_table, plain, rows
@@ -8,10 +10,14 @@ from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.resources.connections import (
     PostgresResource,
+    RedisResource,
     SettingsResource,
     registry,
 )
 from leadml_pipelines.sources.contract import TABLES
+
+if TYPE_CHECKING:
+    from leadml_pipelines.learning.registry import Registry
 
 TUNER_TAG = "leadml/tuner"
 """Tag of a job or run: how its models are searched where no setting says so."""
@@ -159,15 +165,29 @@ def champion_asset(name: str) -> dg.AssetsDefinition:
         kinds={"postgres"},
         deps=[f"{name}_model"],
     )
-    def asset(postgres: PostgresResource, settings: SettingsResource) -> dg.MaterializeResult:
+    def asset(
+        context: dg.AssetExecutionContext,
+        postgres: PostgresResource,
+        redis: RedisResource,
+        settings: SettingsResource,
+    ) -> dg.MaterializeResult:
+        from leadml_pipelines.learning.registry import PromotionRefusedError
+
         models = registry(postgres, settings)
         candidate = models.newest(name)
-        if candidate.passed_gate:
-            models.promote(candidate.model_id, by="dagster")
+        remarks = list(candidate.gate_reasons)
+        if candidate.passed_gate and not settings.load().auto_promote:
+            remarks.append("not promoted: LEADML_AUTO_PROMOTE is off; a person does it")
+        elif candidate.passed_gate:
+            try:
+                models.promote(candidate.model_id, by="dagster", automatic=True)
+            except PromotionRefusedError as error:
+                context.log.warning("not promoted: %s", error)
+                remarks.append(f"not promoted: {error}")
         champion = models.champion(name)
         if champion is None:
             raise dg.Failure(
-                f"{candidate.model_id} did not pass its gate ({'; '.join(candidate.gate_reasons)}) "
+                f"{candidate.model_id} did not become champion ({'; '.join(remarks)}) "
                 f"and there is no earlier {name} model to keep"
             )
         return dg.MaterializeResult(
@@ -175,12 +195,37 @@ def champion_asset(name: str) -> dg.AssetsDefinition:
                 {
                     "model_id": champion.model_id,
                     "promoted": champion.model_id == candidate.model_id,
-                    "reasons": list(candidate.gate_reasons),
+                    "reasons": remarks,
+                    "online": publish_if_there(context, models, redis, name),
                 }
             )
         )
 
     return asset
+
+
+def publish_if_there(
+    context: dg.AssetExecutionContext, models: "Registry", redis: RedisResource, name: str
+) -> bool:
+    """Point Redis to the models of a name at once; where Redis is away, the sensor does it later.
+
+    Returns:
+        Whether serving was told.
+    """
+    from redis import RedisError
+
+    from leadml_pipelines.online.publish_models import publish_roles
+
+    try:
+        publish_roles(redis.store(), models, [name])
+    except RedisError as error:
+        context.log.warning(
+            "Redis can't be reached (%s); promoted_model_sensor publishes %s when it is back",
+            type(error).__name__,
+            name,
+        )
+        return False
+    return True
 
 
 training_set_assets = [training_set_asset(name) for name in SPECS]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ import numpy as np
 import pandas as pd
 import xgboost
 
+from leadml_pipelines.learning.artifact_stores import open_store
 from leadml_pipelines.learning.artifacts import write_artifact
 from leadml_pipelines.learning.calibration import Calibration
 from leadml_pipelines.learning.encoding import Encoder, to_document
 from leadml_pipelines_tests.online.frames import lead_features, lead_frame
 
+KEY = "the signing key of the tests"
+"""Signs every model that is made here."""
 CHURN = "(is_open and inbound_count_30d > 0) or active_policy_count > 0"
 
 
@@ -28,8 +31,23 @@ def make_model(
     objective: str = "classification",
     population: str = "",
     seed: int = 0,
+    risk_levels: tuple[float, float, float] | None = None,
+    companions: Mapping[str, tuple[str, ...]] | None = None,
+    more: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
-    """Train a few trees on random rows, write them, and return their pointer."""
+    """Train a few trees on random rows, write them, and return their pointer.
+
+    Args:
+        root: Folder of all models.
+        name: Name of the model.
+        model_id: Its version.
+        objective: `classification` or `regression`.
+        population: Condition over features.
+        seed: Of rows and labels.
+        risk_levels: From which chances a risk is medium, high, critical.
+        companions: Words by what their chances are shown as, `urgency` or `cross_sell`.
+        more: Further files.
+    """
     frame = lead_frame([f"t{i}" for i in range(200)], seed=seed)
     encoder = Encoder.fit(lead_features(), frame)
     random = np.random.default_rng(seed)
@@ -44,6 +62,9 @@ def make_model(
     )
     kind = "binary:logistic" if classifier else "reg:squarederror"
     booster = xgboost.train({"objective": kind, "max_depth": 3, "nthread": 1}, data, 10)
+    asked = {
+        answer: _companion(data, len(words), random) for answer, words in (companions or {}).items()
+    }
     fitted = np.asarray(booster.predict(data), np.float64)
     manifest = {
         "format": 2,
@@ -54,10 +75,20 @@ def make_model(
         "link": "logit" if classifier else "identity",
         "population": population,
         "threshold": 0.5,
-        "risk_levels": None,
+        "risk_levels": risk_levels,
         "factors": 5,
         "members": [{"kind": "trees", "file": "model.ubj", "weight": 1.0, "shift": 0.0}],
-        "companions": [],
+        "companions": [
+            {
+                "name": f"{answer}_question",
+                "answer": answer,
+                "words": words,
+                "levels": [0.35, 0.6],
+                "horizon_seconds": 86_400.0,
+                "file": f"{answer}.ubj",
+            }
+            for answer, words in (companions or {}).items()
+        ],
         **to_document(encoder),
         "dimensions": {feature.name: feature.dimension for feature in lead_features()},
     }
@@ -75,16 +106,18 @@ def make_model(
     )
     files = {
         "model.ubj": bytes(booster.save_raw("ubj")),
+        **{f"{answer}.ubj": content for answer, content in asked.items()},
         "rest.joblib": rest.getvalue(),
-        "manifest.json": json.dumps(manifest).encode(),
+        **(more or {}),
     }
-    sha256 = write_artifact(root, model_id, files)
+    written = write_artifact(open_store(root), model_id, files, manifest, KEY.encode())
     return {
         "model_id": model_id,
         "name": name,
         "objective": objective,
-        "artifact_uri": (root / model_id).as_uri(),
-        "sha256": sha256,
+        "artifact_uri": written.uri,
+        "manifest_sha256": written.manifest_sha256,
+        "sha256": written.sha256,
         "features": list(encoder.names),
         "threshold": 0.5,
         "traffic_share": 1.0,
@@ -93,10 +126,18 @@ def make_model(
     }
 
 
+def _companion(data: xgboost.DMatrix, words: int, random: np.random.Generator) -> bytes:
+    """A classifier over words and none of them, on the same rows."""
+    other = data.slice(range(data.num_row()))
+    other.set_label(random.integers(0, words + 1, data.num_row()))
+    params = {"objective": "multi:softprob", "num_class": words + 1, "max_depth": 2, "nthread": 1}
+    return bytes(xgboost.train(params, other, 5).save_raw("ubj"))
+
+
 def expected_value(pointer: dict[str, Any], frame: pd.DataFrame, entity_id: str) -> float:
     """What the model answers for a row of the frame, without Redis and HTTP in between."""
     from leadml_pipelines.learning.model import load_model
 
-    model = load_model(pointer["artifact_uri"], pointer["sha256"])
+    model = load_model(pointer["artifact_uri"], KEY.encode(), pointer["manifest_sha256"])
     row = frame[frame["entity_id"] == entity_id]
     return float(model.predict(model.encoder.encode(row)).values[0])

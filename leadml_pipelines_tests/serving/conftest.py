@@ -23,7 +23,7 @@ from leadml_pipelines.serving.app import create_app
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import utc_now
 from leadml_pipelines_tests.online.frames import lead_features, lead_frame
-from leadml_pipelines_tests.serving.artifacts import CHURN, make_model
+from leadml_pipelines_tests.serving.artifacts import CHURN, KEY, make_model
 
 NOBODY_LISTENS = "127.0.0.1:1"
 NO_REDIS = SecretStr(f"redis://{NOBODY_LISTENS}/0")
@@ -105,15 +105,19 @@ class World:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, dict[str, Any]]:
     """The first version of the three models, made once."""
     root = tmp_path_factory.mktemp("models")
-    kinds = (
-        ("churn", "classification", CHURN),
-        ("conversion", "classification", "is_open"),
-        ("lead_score", "regression", "is_open"),
-    )
-    return {
-        name: make_model(root, name, f"{name}_1", objective=objective, population=population)
-        for name, objective, population in kinds
+    kinds: dict[str, dict[str, Any]] = {
+        "churn": {"population": CHURN, "risk_levels": (0.25, 0.5, 0.75)},
+        "conversion": {"population": "is_open"},
+        "lead_score": {
+            "objective": "regression",
+            "population": "is_open",
+            "companions": {
+                "urgency": ("within a week", "within a month"),
+                "cross_sell": ("auto", "home", "life"),
+            },
+        },
     }
+    return {name: make_model(root, name, f"{name}_1", **options) for name, options in kinds.items()}
 
 
 @pytest.fixture
@@ -125,7 +129,7 @@ def world(
     more = lead_frame([*IDS, "only_offline"])
     frame = more.head(len(IDS))
     publish_snapshot(store, "lead", lead_features(), frame, utc_now())
-    settings = Settings(home=home, redis_url=redis_url, postgres_url=postgres_url)
+    settings = Settings(home=home, redis_url=redis_url, postgres_url=postgres_url, signing_key=KEY)
     world = World(store, frame, more, dict(trained), home / "models", settings)
     for name, pointer in trained.items():
         store.set_model_pointer(name, "champion", pointer)
