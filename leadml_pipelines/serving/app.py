@@ -13,6 +13,7 @@ from importlib import metadata
 from fastapi import FastAPI
 
 from leadml_pipelines.learning.signing import SigningKey
+from leadml_pipelines.serving.alert_metrics import AlertMetrics
 from leadml_pipelines.serving.connections import Connections
 from leadml_pipelines.serving.engineer_routes import open_connections
 from leadml_pipelines.serving.errors import add_error_handlers
@@ -48,6 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     """
     postgres_url = settings.require_postgres()
     measured = Metrics()
+    measured.registry.register(AlertMetrics(postgres_url))
     online = OnlineFeatures(settings, measured)
     graph = GraphLookup(settings, postgres_url, measured)
     ad_hoc = open_connections(settings)
