@@ -137,13 +137,15 @@ def _redis_server(session_services: SessionServices) -> str:
 @pytest.fixture
 def redis_url(_redis_server: str) -> Iterator[str]:
     """URL of an emptied Redis database."""
-    import redis
+    with _emptied(_redis_server):
+        yield _redis_server
 
-    with redis.Redis.from_url(_redis_server) as client:
-        client.flushdb()
-    yield _redis_server
-    with redis.Redis.from_url(_redis_server) as client:
-        client.flushdb()
+
+@pytest.fixture(scope="module")
+def module_redis_url(_redis_server: str) -> Iterator[str]:
+    """URL of a Redis database that is emptied before and after a module, whose tests share it."""
+    with _emptied(_redis_server):
+        yield _redis_server
 
 
 @pytest.fixture(scope="session", params=_GRAPH_SERVERS)
@@ -205,6 +207,17 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _emptied(redis_url: str) -> Iterator[None]:
+    import redis
+
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
+    yield
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
 
 
 @contextmanager

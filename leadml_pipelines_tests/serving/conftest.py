@@ -116,11 +116,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, dict[str, 
     }
 
 
-@pytest.fixture
-def world(
+@contextmanager
+def _published(
     redis_url: str, postgres_url: str, home: Path, trained: Mapping[str, dict[str, Any]]
 ) -> Iterator[World]:
-    """A snapshot of 40 leads and the three models, published."""
     store = OnlineStore(redis_url)
     more = lead_frame([*IDS, "only_offline"])
     frame = more.head(len(IDS))
@@ -134,9 +133,41 @@ def world(
 
 
 @pytest.fixture
+def world(
+    redis_url: str, postgres_url: str, home: Path, trained: Mapping[str, dict[str, Any]]
+) -> Iterator[World]:
+    """A snapshot of 40 leads and the three models, published."""
+    with _published(redis_url, postgres_url, home, trained) as world:
+        yield world
+
+
+@pytest.fixture
 def client(world: World) -> Iterator[httpx.Client]:
     """A client of the app over that world."""
     with serve(world.settings) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def kept_world(
+    module_redis_url: str,
+    postgres_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    trained: Mapping[str, dict[str, Any]],
+) -> Iterator[World]:
+    """Such a world for all tests of a module that only look at it.
+
+    No test of the module may ask for `world` or `redis_url`: that would empty this one.
+    """
+    home = tmp_path_factory.mktemp("kept") / "home"
+    with _published(module_redis_url, postgres_url, home, trained) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def kept_client(kept_world: World) -> Iterator[httpx.Client]:
+    """A client of one app over that world, for tests that only ask."""
+    with serve(kept_world.settings) as client:
         yield client
 
 
