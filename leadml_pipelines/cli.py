@@ -16,6 +16,7 @@ from rich.table import Table
 
 from leadml_pipelines.commands.common import DEFAULT_HOME, Home, deployment, postgres, terminal
 from leadml_pipelines.commands.features import features
+from leadml_pipelines.commands.models import models
 from leadml_pipelines.errors import UserError
 from leadml_pipelines.services.signals import signals_interrupt
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 quarantine = typer.Typer(help="Rows that broke the contract: see them, replay them after a fix.")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(features, name="features")
+app.add_typer(models, name="models")
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""

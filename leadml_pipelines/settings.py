@@ -38,6 +38,22 @@ class ModelOverrides(BaseModel):
         None, description="ages after creation at which a lead is also scored, as in 24h"
     )
     test_share: float | None = Field(None, gt=0, lt=1, description="newest share kept for testing")
+    max_rows: int | None = Field(None, gt=0, description="most rows of a training set")
+    learner: Literal["xgboost", "stack"] | None = Field(
+        None, description="`stack`: trees blended with a linear model where that is better"
+    )
+    hyperparameter_tuning: bool | None = Field(None, description="whether parameters are searched")
+    tuner: Literal["grid", "optuna"] | None = Field(None, description="how they are searched")
+    tuning_trials: int | None = Field(None, gt=0, description="most combinations optuna tries")
+    tuning_seconds: float | None = Field(None, gt=0, description="when optuna stops even so")
+    floor: float | None = Field(None, description="what a candidate's metric must beat")
+    slice_floor: float | None = Field(None, description="what no slice's may be worse than")
+    max_calibration_error: float | None = Field(
+        None, gt=0, lt=1, description="greatest expected calibration error of a candidate"
+    )
+    risk_levels: tuple[float, float, float] | None = Field(
+        None, description="chances from which the risk is medium, high and critical"
+    )
 
     @field_validator("horizon", "every", mode="before")
     @classmethod
@@ -110,6 +126,9 @@ class Settings(BaseSettings):
     training_threads: int | None = Field(
         None, ge=1, description="threads of training; all if unset"
     )
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu", description="where models are trained; `cuda` falls back to `cpu` without a GPU"
+    )
     seed: int = Field(7, description="seed of everything random in training")
 
     http_host: str = Field("127.0.0.1", description="address the HTTP app listens on")
@@ -159,6 +178,11 @@ class Settings(BaseSettings):
     def artifacts(self) -> Path:
         """Folder of the trained models' files."""
         return self.root / "artifacts"
+
+    @property
+    def tuning(self) -> Path:
+        """Folder in which searches for parameters keep their trials."""
+        return self.root / "tuning"
 
     def require_postgres(self) -> str:
         """The PostgreSQL URL, in the clear, for a driver.

@@ -74,7 +74,7 @@ def model_asset(name: str) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, postgres: PostgresResource, settings: SettingsResource
     ) -> dg.MaterializeResult:
         from leadml_pipelines.learning.specs import specs
-        from leadml_pipelines.learning.train import train
+        from leadml_pipelines.learning.train import journal_of, train
         from leadml_pipelines.learning.training_set import latest_training_set
 
         config = settings.load()
@@ -85,6 +85,8 @@ def model_asset(name: str) -> dg.AssetsDefinition:
             training_set,
             seed=config.seed,
             threads=config.training_threads,
+            device=config.device,
+            journal=journal_of(config.tuning, spec, training_set),
             progress=lambda done, total, text: context.log.info("%d/%d %s", done, total, text),
         )
         record = registry(postgres, settings).register(trained)

@@ -14,6 +14,8 @@ from leadml_pipelines.errors import UserError
 from leadml_pipelines.times import require_utc, require_utc_column
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
 
 _QUERY = """
@@ -21,7 +23,7 @@ WITH moments AS (
     SELECT row_id, entity_id, make_timestamp(as_of) AS as_of, make_timestamp(until) AS until
     FROM moment_rows
 )
-SELECT row_id, CAST(label AS DOUBLE) AS label FROM ({label}) ORDER BY row_id
+SELECT row_id, CAST(label AS {type}) AS label FROM ({label}) ORDER BY row_id
 """
 
 
@@ -75,6 +77,51 @@ def label_values(
     import numpy as np
     import pandas as pd
 
+    known, answer = _answers(label, spine, engine, data_end, "DOUBLE")
+    values = np.full(len(spine), np.nan)
+    values[known] = answer.to_numpy(np.float64, na_value=np.nan)
+    if np.isnan(values[known]).any():
+        raise LabelError(
+            f"the label of {label.name} is NULL for a moment whose horizon has passed; "
+            "its SQL must give every such row a value"
+        )
+    return pd.Series(values, index=spine.index, name="label")
+
+
+def label_words(
+    label: SqlLabel, spine: pd.DataFrame, engine: Engine, data_end: datetime
+) -> pd.Series:
+    """Which of several words came true for each row of a spine.
+
+    Args:
+        label: Its SQL answers with a word, or NULL where none came true.
+        spine: Has `entity_id` and `as_of`; any index.
+        engine: Has the tables that the label reads.
+        data_end: Up to when the data tells what happened.
+
+    Returns:
+        Text, with the spine's index; "" where none came true, missing where `as_of` + horizon lies
+        after `data_end`.
+
+    Raises:
+        LabelError: the SQL does not answer once for each row.
+        NaiveTimeError: a time has no time zone.
+    """
+    import pandas as pd
+
+    known, answer = _answers(label, spine, engine, data_end, "VARCHAR")
+    words = pd.Series(pd.NA, index=spine.index, dtype="str", name=label.name)
+    words[known] = answer.astype("str").fillna("").to_numpy()
+    return words
+
+
+def _answers(
+    label: SqlLabel, spine: pd.DataFrame, engine: Engine, data_end: datetime, kind: str
+) -> tuple[npt.NDArray[np.bool_], pd.Series]:
+    """Which rows are known, and the answers to them in order."""
+    import numpy as np
+    import pandas as pd
+
     as_of = require_utc_column(spine["as_of"], "as_of").reset_index(drop=True)
     until = as_of + pd.Timedelta(label.horizon)
     known = (until <= pd.Timestamp(require_utc(data_end, "data_end"))).to_numpy(bool)
@@ -86,20 +133,13 @@ def label_values(
             "until": _micros(until),
         }
     )[known]
-    values = np.full(len(spine), np.nan)
-    answer = engine.sql(_QUERY.format(label=label.sql), moment_rows=moments)
+    answer = engine.sql(_QUERY.format(label=label.sql, type=kind), moment_rows=moments)
     if not np.array_equal(answer["row_id"].to_numpy(np.int64), moments["row_id"].to_numpy()):
         raise LabelError(
             f"the label of {label.name} answered {len(answer)} rows for {len(moments)} moments; "
             "it must return each row_id exactly once"
         )
-    values[known] = answer["label"].to_numpy(np.float64, na_value=np.nan)
-    if np.isnan(values[known]).any():
-        raise LabelError(
-            f"the label of {label.name} is NULL for a moment whose horizon has passed; "
-            "its SQL must give every such row a value"
-        )
-    return pd.Series(values, index=spine.index, name="label")
+    return known, answer["label"]
 
 
 def _micros(times: pd.Series) -> pd.Series:

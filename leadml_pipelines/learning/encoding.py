@@ -38,10 +38,13 @@ class Column:
     Attributes:
         name: Name of the feature.
         type: `double`, `integer`, `boolean` or `category`.
+        dimension: `fit`, `engagement`, `intent`, `value`, `urgency` or `relationship`; empty where
+            nobody said.
     """
 
     name: str
     type: str
+    dimension: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
-"""The label of a model: that of its declaration, known up to the end of the data."""
+"""The labels of a model: that of its declaration and those of its companions."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from leadml_pipelines.features.labels import LabelError, SqlLabel, label_values
-from leadml_pipelines.learning.spec import ModelSpec, SpecError
+from leadml_pipelines.features.labels import LabelError, SqlLabel, label_values, label_words
+from leadml_pipelines.learning.spec import Companion, ModelSpec, SpecError
 from leadml_pipelines.learning.spine import Engine
 
 if TYPE_CHECKING:
@@ -30,5 +30,21 @@ def label_rows(
     """
     try:
         return label_values(SqlLabel(spec.name, spec.label, spec.horizon), spine, engine, data_end)
+    except LabelError as error:
+        raise SpecError(str(error)) from error
+
+
+def companion_words(
+    companion: Companion, spine: pd.DataFrame, engine: Engine, data_end: datetime
+) -> pd.Series:
+    """Which word of a companion came true in each row, as in `features.labels.label_words`.
+
+    Raises:
+        SpecError: the label's SQL does not answer with one value for each row.
+        NaiveTimeError: a time has no time zone.
+    """
+    try:
+        label = SqlLabel(companion.name, companion.label, companion.horizon)
+        return label_words(label, spine, engine, data_end)
     except LabelError as error:
         raise SpecError(str(error)) from error

@@ -1,23 +1,42 @@
-"""A trained model, ready to answer. Serving imports this: NumPy at the top, XGBoost when asked."""
+"""A trained model, ready to answer. Serving imports this: NumPy at the top, XGBoost when asked.
+
+Several members (boosted trees, perhaps a linear model) give a raw score each: log-odds, or the
+logarithm of a value, or the value. Their weighted sum is the model's raw score; a link and, for
+chances, a calibration turn it into the answer. Because every member's raw score is a sum over the
+features, so is the model's: the contributions are exact SHAP values.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from leadml_pipelines.learning.artifacts import read_artifact
+from leadml_pipelines.learning.calibration import Calibration
 from leadml_pipelines.learning.encoding import CATEGORY, Encoder, Matrix, from_document
+from leadml_pipelines.learning.linear import LinearMember
+from leadml_pipelines.learning.venn_abers import VennAbers
 
 MODEL_FILE = "model.ubj"
+REST_FILE = "rest.joblib"
 MANIFEST_FILE = "manifest.json"
 
 Vector = npt.NDArray[np.float64]
+
+LINKS: Mapping[str, Callable[[Vector], Vector]] = {
+    "identity": lambda raw: raw,
+    "log": np.exp,
+    "logit": lambda raw: 1 / (1 + np.exp(-raw)),
+}
+"""From raw scores to values."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +44,55 @@ class Predictions:
     """What a model answers for n rows.
 
     Attributes:
-        values: float64[n]; the probability of a classifier, the expected value of a regression.
+        values: float64[n]; the calibrated chance of a classifier, the expected value of a
+            regression.
         predictions: float64[n]; a classifier's 1 or 0 by the model's threshold, a regression's
             score.
         scores: float64[n]; 0-100, the share of the training population with a lower value.
+        confidence: float64[n]; 1 minus the width of the Venn-Abers interval around the chance;
+            None where there is none.
     """
 
     values: Vector
     predictions: Vector
     scores: Vector
+    confidence: Vector | None = None
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """SHAP values of n rows, in raw units: log-odds before calibration, or the value's scale.
+
+    Attributes:
+        base: float64[n]; the raw score of nobody in particular, the same in every row.
+        values: float64[n, features]; what each feature adds.
+        raw: float64[n]; the raw score, `base` plus the sum of `values`.
+    """
+
+    base: Vector
+    values: Matrix
+    raw: Vector
+
+
+@dataclass(frozen=True)
+class CompanionModel:
+    """A further question that the model answers about the same rows.
+
+    Attributes:
+        name: Such as `timing`.
+        answer: `urgency` or `cross_sell`.
+        words: What may come true, in the order of the chances' columns.
+        levels: For urgency: from which number it is medium, and from which high.
+        horizon: How far it looks ahead.
+        file: Its trees.
+    """
+
+    name: str
+    answer: str
+    words: tuple[str, ...]
+    levels: tuple[float, float]
+    horizon: timedelta
+    file: str
 
 
 @dataclass(frozen=True)
@@ -64,11 +123,24 @@ class LoadedModel:
     """A model in memory. Several threads may use it at once.
 
     Args:
-        manifest: What `TrainedModel.manifest` wrote.
-        booster: The model in XGBoost's UBJSON.
+        manifest: What the trainer wrote, with `model_id`.
+        files: Its files by name: trees in XGBoost's UBJSON, the rest in joblib's format. They are
+            parsed and unpickled when first needed, so they must have been verified before.
+
+    Attributes:
+        model_id: Such as `churn_20240115_103000`.
+        name: Name of the model.
+        objective: `classification` or `regression`.
+        threshold: Chance from which the prediction is yes.
+        encoder: How columns become numbers.
+        features: Names of the features, in the order of a row.
+        dimensions: Dimension of each feature.
+        risk_levels: Chances from which the risk is medium, high, critical; None if it is no risk.
+        factors: How many reasons an answer gives.
+        companions: Further questions, in their order.
     """
 
-    def __init__(self, manifest: Mapping[str, Any], booster: bytes) -> None:
+    def __init__(self, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         self.manifest = manifest
         self.model_id = str(manifest["model_id"])
         self.name = str(manifest["name"])
@@ -76,18 +148,29 @@ class LoadedModel:
         self.threshold = float(manifest["threshold"])
         self.encoder: Encoder = from_document(manifest)
         self.features = self.encoder.names
-        self._quantiles = np.asarray(manifest["quantiles"], np.float64)
-        self._bytes = booster
+        self.dimensions: Mapping[str, str] = manifest["dimensions"]
+        self.risk_levels: tuple[float, ...] | None = (
+            tuple(manifest["risk_levels"]) if manifest["risk_levels"] else None
+        )
+        self.factors = int(manifest["factors"])
+        self.companions = tuple(
+            CompanionModel(
+                name=c["name"],
+                answer=c["answer"],
+                words=tuple(c["words"]),
+                levels=tuple(c["levels"]),
+                horizon=timedelta(seconds=c["horizon_seconds"]),
+                file=c["file"],
+            )
+            for c in manifest["companions"]
+        )
+        self._link = LINKS[manifest["link"]]
+        self._files = files
 
     @cached_property
     def booster(self) -> Any:
-        """XGBoost's own object, with one thread: a few rows are faster without a pool."""
-        import xgboost
-
-        booster = xgboost.Booster()
-        booster.load_model(bytearray(self._bytes))
-        booster.set_param({"nthread": 1})
-        return booster
+        """The first member's trees, as XGBoost's own object."""
+        return self._trees[0][2]
 
     def predict(self, values: Matrix) -> Predictions:
         """Answer for a batch.
@@ -99,26 +182,97 @@ class LoadedModel:
         Raises:
             ValueError: the matrix has another shape.
         """
-        if values.ndim != 2 or values.shape[1] != len(self.features):
-            raise ValueError(
-                f"{self.model_id} takes rows of {len(self.features)} features, "
-                f"not a matrix of shape {values.shape}"
-            )
+        return self.answer(self.raw_scores(values))
+
+    def answer(self, raw: Vector) -> Predictions:
+        """From raw scores to answers, as those of `raw_scores` or of `Contributions.raw`."""
+        if not len(raw):
+            return Predictions(raw, raw, raw, raw if self._venn_abers else None)
+        if self.objective != "classification":
+            values = self._link(raw)
+            scores = self.rank(values)
+            return Predictions(values, scores, scores)
+        chances = self._calibration(raw)
+        confidence = self._venn_abers.confidence(raw) if self._venn_abers else None
+        yes = (chances >= self.threshold).astype(np.float64)
+        return Predictions(chances, yes, self.rank(chances), confidence)
+
+    def raw_scores(self, values: Matrix) -> Vector:
+        """float64[n]: log-odds before calibration, or the value on the scale of the link.
+
+        Raises:
+            ValueError: the matrix has another shape.
+        """
+        self._require_shape(values)
+        raw = np.zeros(len(values))
         if not len(values):
-            empty = np.empty(0)
-            return Predictions(empty, empty, empty)
-        raw = self.booster.inplace_predict(values, validate_features=False)
-        numbers = np.asarray(raw, np.float64)
-        scores = self.rank(numbers)
-        if self.objective == "classification":
-            return Predictions(numbers, (numbers >= self.threshold).astype(np.float64), scores)
-        return Predictions(numbers, scores, scores)
+            return raw
+        for weight, shift, booster in self._trees:
+            margin = booster.inplace_predict(values, predict_type="margin", validate_features=False)
+            raw += weight * (np.asarray(margin, np.float64) - shift)
+        if self._linear is not None:
+            weight, linear = self._linear
+            raw += weight * linear.raw_scores(values)
+        return raw
+
+    def contributions(self, values: Matrix) -> Contributions:
+        """Exact SHAP values: tree SHAP of the trees, centred terms of the linear member.
+
+        They sum to the raw score up to float32's precision, in which XGBoost computes.
+
+        Args:
+            values: As for `predict`.
+
+        Raises:
+            ValueError: the matrix has another shape.
+        """
+        self._require_shape(values)
+        total = np.zeros((len(values), len(self.features) + 1))
+        if len(values):
+            matrix = self._matrix(values)
+            for weight, shift, booster in self._trees:
+                total += weight * np.asarray(booster.predict(matrix, pred_contribs=True))
+                total[:, -1] -= weight * shift
+            if self._linear is not None:
+                weight, linear = self._linear
+                total[:, :-1] += weight * linear.contributions(values)
+                total[:, -1] += weight * linear.base
+        return Contributions(total[:, -1], total[:, :-1], total.sum(axis=1))
+
+    def dimension_scores(self, contributions: Contributions) -> dict[str, tuple[Vector, Vector]]:
+        """By dimension: the sum of its features' contributions, and its 0-100 rank, float64[n].
+
+        The rank is the share of the training population whose sum is lower. The sums of all
+        dimensions and the base are the raw score.
+        """
+        quantiles = self._rest["dimension_quantiles"]
+        return {
+            name: (sums, _rank(quantiles[name], sums))
+            for name, sums in self.dimension_sums(contributions).items()
+        }
+
+    def dimension_sums(self, contributions: Contributions) -> dict[str, Vector]:
+        """By dimension: the sum of its features' contributions, float64[n]."""
+        names, members = self._dimension_members
+        sums = contributions.values @ members
+        return {name: sums[:, at] for at, name in enumerate(names)}
+
+    def chances(self, values: Matrix) -> dict[str, Matrix]:
+        """By companion: the chance of each of its words, float64[n, words]; the rest is none."""
+        self._require_shape(values)
+        found = {}
+        for companion, booster in zip(self.companions, self._companions, strict=True):
+            if len(values):
+                chance = booster.inplace_predict(values, validate_features=False)
+                # The last class is that no word comes true.
+                found[companion.name] = np.asarray(chance, np.float64)[:, :-1]
+            else:
+                found[companion.name] = np.empty((0, len(companion.words)))
+        return found
 
     def rank(self, values: Vector) -> Vector:
         """0-100: the share of the training population whose value is lower, ties counted half."""
-        below = np.searchsorted(self._quantiles, values, "left")
-        upto = np.searchsorted(self._quantiles, values, "right")
-        return np.asarray((below + upto) * (50.0 / len(self._quantiles)), np.float64)
+        return _rank(self._rest["quantiles"], values)
 
     def aligner(
         self, names: Sequence[str], vocabularies: Mapping[str, Sequence[str]] | None = None
@@ -152,16 +306,99 @@ class LoadedModel:
         positions = np.array([places[name] for name in self.features], np.intp)
         return Aligner(positions, tables)
 
+    def _require_shape(self, values: Matrix) -> None:
+        if values.ndim != 2 or values.shape[1] != len(self.features):
+            raise ValueError(
+                f"{self.model_id} takes rows of {len(self.features)} features, "
+                f"not a matrix of shape {values.shape}"
+            )
+
+    def _matrix(self, values: Matrix) -> Any:
+        import xgboost
+
+        return xgboost.DMatrix(
+            values,
+            feature_names=list(self.features),
+            feature_types=self.encoder.xgboost_types,
+            enable_categorical=True,
+            nthread=1,
+        )
+
+    @cached_property
+    def _rest(self) -> Mapping[str, Any]:
+        import joblib
+
+        rest: Mapping[str, Any] = joblib.load(BytesIO(self._files[REST_FILE]))
+        return rest
+
+    @cached_property
+    def _trees(self) -> list[tuple[float, float, Any]]:
+        """Of each member with trees: its weight, what class weights added to it, the trees."""
+        return [
+            (
+                float(member["weight"]),
+                float(member["shift"]),
+                _booster(self._files[member["file"]]),
+            )
+            for member in self.manifest["members"]
+            if member["kind"] == "trees"
+        ]
+
+    @cached_property
+    def _linear(self) -> tuple[float, LinearMember] | None:
+        for member in self.manifest["members"]:
+            if member["kind"] == "linear":
+                return float(member["weight"]), LinearMember.from_arrays(self._rest["linear"])
+        return None
+
+    @cached_property
+    def _companions(self) -> list[Any]:
+        return [_booster(self._files[companion.file]) for companion in self.companions]
+
+    @cached_property
+    def _calibration(self) -> Calibration:
+        return Calibration.from_arrays(self._rest["calibration"])
+
+    @cached_property
+    def _venn_abers(self) -> VennAbers | None:
+        arrays = self._rest.get("venn_abers")
+        return VennAbers.from_arrays(arrays) if arrays else None
+
+    @cached_property
+    def _dimension_members(self) -> tuple[list[str], Matrix]:
+        """The dimensions, and which feature belongs to which: float64[features, dimensions]."""
+        names = list(dict.fromkeys(self.dimensions[feature] for feature in self.features))
+        members = np.zeros((len(self.features), len(names)))
+        for at, feature in enumerate(self.features):
+            members[at, names.index(self.dimensions[feature])] = 1
+        return names, members
+
 
 def load_model(uri: str, sha256: Mapping[str, str]) -> LoadedModel:
     """Load a model's folder after verifying every file.
 
     Args:
         uri: `file://` address or path of the folder.
-        sha256: SHA-256 (hex) of `model.ubj` and `manifest.json`.
+        sha256: SHA-256 (hex) of each file.
 
     Raises:
         IntegrityError: a file is missing or was changed.
     """
     content = read_artifact(uri, {**dict.fromkeys((MODEL_FILE, MANIFEST_FILE), ""), **sha256})
-    return LoadedModel(json.loads(content[MANIFEST_FILE]), content[MODEL_FILE])
+    return LoadedModel(json.loads(content[MANIFEST_FILE]), content)
+
+
+def _booster(content: bytes) -> Any:
+    """Trees in memory, with one thread: a few rows are faster without a pool."""
+    import xgboost
+
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(content))
+    booster.set_param({"nthread": 1})
+    return booster
+
+
+def _rank(quantiles: Vector, values: Vector) -> Vector:
+    below = np.searchsorted(quantiles, values, "left")
+    upto = np.searchsorted(quantiles, values, "right")
+    return np.asarray((below + upto) * (50.0 / len(quantiles)), np.float64)

@@ -16,8 +16,10 @@ from psycopg.types.json import Jsonb
 
 from leadml_pipelines.errors import UserError
 from leadml_pipelines.learning.artifacts import IntegrityError, write_artifact
+from leadml_pipelines.learning.baselines import evaluate_heuristic
+from leadml_pipelines.learning.evaluate import evaluate
 from leadml_pipelines.learning.gate import decide
-from leadml_pipelines.learning.model import MANIFEST_FILE, MODEL_FILE, LoadedModel, load_model
+from leadml_pipelines.learning.model import MANIFEST_FILE, LoadedModel, load_model
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.times import require_utc, utc_now
 
@@ -150,14 +152,16 @@ class Registry:
         """
         spec = trained.spec
         champion, remark = self._champion_on_same_rows(trained)
-        decision = decide(spec, trained.metrics, trained.baseline, champion)
+        metrics = _measured(trained, trained.load())
+        baseline = evaluate_heuristic(spec, trained.train, trained.test, seed=trained.seed)
+        decision = decide(spec, metrics, baseline, champion)
         reasons = (*decision.reasons, remark) if remark else decision.reasons
         with connect(self._url) as connection:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             model_id = self._free_id(connection, spec.name, trained.trained_at)
             manifest = {**trained.manifest, "model_id": model_id}
             files = {
-                MODEL_FILE: trained.booster,
+                **trained.files,
                 MANIFEST_FILE: json.dumps(manifest, sort_keys=True).encode(),
             }
             sha256 = write_artifact(self._root, model_id, files)
@@ -168,7 +172,7 @@ class Registry:
                 "status": "candidate" if decision.passed else "rejected",
                 "description": spec.description,
                 "objective": spec.objective,
-                "threshold": spec.threshold,
+                "threshold": trained.manifest["threshold"],
                 "horizon": spec.horizon,
                 "signature": trained.manifest["features"],
                 "spec_hash": spec.hash,
@@ -178,8 +182,8 @@ class Registry:
                 "params": trained.params,
                 "tuning": trained.tuning,
                 "counts": trained.counts,
-                "metrics": trained.metrics,
-                "baseline": trained.baseline,
+                "metrics": metrics,
+                "baseline": baseline,
                 "gate_passed": decision.passed,
                 "gate_reasons": reasons,
                 "artifact_uri": folder.absolute().as_uri(),
@@ -292,7 +296,7 @@ class Registry:
         if champion is None:
             return None, None
         try:
-            return trained.measure(champion.load()), None
+            return _measured(trained, champion.load()), None
         except (KeyError, IntegrityError) as error:
             # A champion that can't be measured must not keep every successor out.
             return None, f"not compared with the champion {champion.model_id}: {error.args[0]}"
@@ -315,6 +319,12 @@ class Registry:
         with connect(self._url, row_factory=dict_row) as connection:
             query = f"SELECT * FROM leadml.models {where}"  # noqa: S608 - `where` is written above
             return [_record(row) for row in connection.execute(query.encode(), params)]
+
+
+def _measured(trained: TrainedModel, model: LoadedModel) -> dict[str, Any]:
+    test = trained.test
+    values = model.predict(model.encoder.encode(test)).values
+    return evaluate(trained.spec, test["label"].to_numpy(float), values, test["moment"])
 
 
 def _insert(connection: psycopg.Connection[Any], row: Mapping[str, Any]) -> None:

@@ -81,7 +81,7 @@ def train_test(
 
     if frame.empty:
         raise TooLittleDataError(_too_short(spec, data_start, data_end, "no row has a known label"))
-    order = _order(spec, frame)
+    order = order_of(spec, frame)
     start = _newest_share(spec, frame, order, spec.test_share)
     test = order >= start
     early = frame["as_of"] + pd.Timedelta(spec.horizon) <= start
@@ -112,7 +112,7 @@ def folds(spec: ModelSpec, frame: pd.DataFrame, train: Rows) -> list[Fold]:
     import pandas as pd
 
     rows = frame.iloc[train]
-    order = _order(spec, rows)
+    order = order_of(spec, rows)
     until = rows["as_of"] + pd.Timedelta(spec.horizon)
     share = min(spec.test_share, 0.8 / spec.folds)
     edges = [_newest_share(spec, rows, order, share * k) for k in range(spec.folds, 0, -1)]
@@ -135,7 +135,8 @@ def folds(spec: ModelSpec, frame: pd.DataFrame, train: Rows) -> list[Fold]:
     return found
 
 
-def _order(spec: ModelSpec, frame: pd.DataFrame) -> pd.Series:
+def order_of(spec: ModelSpec, frame: pd.DataFrame) -> pd.Series:
+    """What the rows are ordered by in time: the leads' creation, or the rows' own moments."""
     return frame["created_at"] if spec.split_by == "lead" else frame["as_of"]
 
 

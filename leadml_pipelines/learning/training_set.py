@@ -18,8 +18,8 @@ from leadml_pipelines.features.saved_sets import (
     save_set,
 )
 from leadml_pipelines.learning.encoding import Column
-from leadml_pipelines.learning.labels import label_rows
-from leadml_pipelines.learning.spec import ModelSpec, SpecError
+from leadml_pipelines.learning.labels import companion_words, label_rows
+from leadml_pipelines.learning.spec import Companion, ModelSpec, SpecError
 from leadml_pipelines.learning.spine import build_spine
 from leadml_pipelines.times import from_micros, to_micros
 
@@ -30,7 +30,22 @@ if TYPE_CHECKING:
     from leadml_pipelines.features.engines import DuckDBEngine
 
 KEYS = ("entity_id", "as_of", "created_at", "moment", "label")
-"""The columns of a training set that are not features."""
+"""The columns of a training set that are no features; the agent and companions' labels follow."""
+
+AGENT = "agent"
+"""Column of the agent who worked on the lead at the moment; missing when nobody did."""
+
+_AGENTS = """
+WITH moments AS (
+    SELECT row_id, entity_id, make_timestamp(micros) AS as_of FROM moment_rows
+)
+SELECT m.row_id, arg_max(a.agent_id, a.assigned_at) AS agent
+FROM moments m
+LEFT JOIN assignments a
+    ON a.lead_id = m.entity_id AND a.assigned_at <= m.as_of
+    AND (a.ended_at IS NULL OR a.ended_at > m.as_of)
+GROUP BY m.row_id ORDER BY m.row_id
+"""
 
 Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and what comes next."""
@@ -119,7 +134,7 @@ def build_training_set(
 
     Raises:
         SpecError: the population or the rule that is replaced needs a feature that is not among
-            the views.
+            the views, or no feature is left to learn from.
     """
     from leadml_pipelines.features.training_set import training_set
 
@@ -130,13 +145,19 @@ def build_training_set(
         else list(catalogue.views(spec.entity))
     )
     columns = tuple(
-        Column(feature.name, feature.type) for view in views for feature in view.features
+        Column(feature.name, feature.type, feature.dimension)
+        for view in views
+        for feature in view.features
     )
     _require(spec, columns)
     tell(0, 3, "choosing the moments")
     spine = build_spine(spec, engine, extract.data_end)
     tell(1, 3, f"labelling {len(spine.frame):,} moments")
     rows = spine.frame.assign(label=label_rows(spec, spine.frame, engine, extract.data_end))
+    for companion in spec.companions:
+        words = companion_words(companion, spine.frame, engine, extract.data_end)
+        rows[companion_column(companion)] = words
+    rows[AGENT] = _agents(spine.frame, engine)
     tell(2, 3, f"computing {len(columns)} features of {len(rows):,} moments")
     frame = training_set(rows, views, engine)
     inside = frame[spec.in_population(frame)].reset_index(drop=True)
@@ -178,14 +199,21 @@ def assemble(
         origin: Where it came from.
         counts: What was left out on the way.
     """
-    columns = tuple(column for column in features if column.name not in spec.exclude)
+    columns = tuple(
+        column
+        for column in features
+        if column.name not in spec.exclude
+        and (not spec.dimensions or column.dimension in spec.dimensions)
+    )
+    if not columns:
+        raise SpecError(f"{spec.name}: no feature is left to learn from; see views, dimensions")
     definition = {
         "name": spec.name,
         "spec": spec.hash,
         "horizon_seconds": spec.horizon.total_seconds(),
         "population": spec.population,
         "label": " ".join(spec.label.split()),
-        "features": [{"name": c.name, "type": c.type} for c in columns],
+        "features": [{"name": c.name, "type": c.type, "dimension": c.dimension} for c in columns],
         "data_start": to_micros(data_start),
         "data_end": to_micros(data_end),
     }
@@ -193,6 +221,11 @@ def assemble(
     return TrainingSet(
         spec.name, frame, columns, kept, definition, data_start, data_end, origin=origin
     )
+
+
+def companion_column(companion: Companion) -> str:
+    """The column with a companion's labels: a word, "" for none, missing while unknown."""
+    return f"companion_{companion.name}"
 
 
 def save_training_set(training_set: TrainingSet, root: Path) -> SavedTrainingSet:
@@ -222,7 +255,9 @@ def load_training_set(path: Path) -> TrainingSet:
     return TrainingSet(
         name=definition["name"],
         frame=read_rows(path),
-        features=tuple(Column(f["name"], f["type"]) for f in definition["features"]),
+        features=tuple(
+            Column(f["name"], f["type"], f.get("dimension", "")) for f in definition["features"]
+        ),
         counts=saved.facts["counts"],
         definition=definition,
         data_start=from_micros(definition["data_start"]),
@@ -262,6 +297,21 @@ def _data_start(engine: DuckDBEngine, data_end: datetime) -> datetime:
 
     first = engine.sql("SELECT epoch_us(min(created_at)) AS first FROM leads")["first"].iloc[0]
     return data_end if pd.isna(first) else from_micros(int(first))
+
+
+def _agents(spine: pd.DataFrame, engine: DuckDBEngine) -> pd.Series:
+    import numpy as np
+    import pandas as pd
+
+    moments = pd.DataFrame(
+        {
+            "row_id": np.arange(len(spine), dtype=np.int64),
+            "entity_id": spine["entity_id"].to_numpy(),
+            "micros": spine["as_of"].astype("datetime64[us, UTC]").astype("int64").to_numpy(),
+        }
+    )
+    found = engine.sql(_AGENTS, moment_rows=moments)["agent"]
+    return pd.Series(found.astype("str").to_numpy(), index=spine.index, name=AGENT, dtype="str")
 
 
 def _require(spec: ModelSpec, columns: tuple[Column, ...]) -> None:

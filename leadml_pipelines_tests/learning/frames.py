@@ -11,8 +11,11 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from leadml_pipelines.learning.baselines import evaluate_heuristic
 from leadml_pipelines.learning.encoding import Column
+from leadml_pipelines.learning.evaluate import evaluate
 from leadml_pipelines.learning.spec import ModelSpec
+from leadml_pipelines.learning.train import TrainedModel
 from leadml_pipelines.learning.training_set import TrainingSet, assemble
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -131,3 +134,16 @@ def toy_set(spec: ModelSpec, frame: pd.DataFrame | None = None, *, days: int = 2
         data_end=START + days * DAY,
         origin="test",
     )
+
+
+def figures(trained: TrainedModel) -> dict[str, Any]:
+    """What a trained model gets on its test rows."""
+    model = trained.load()
+    values = model.predict(model.encoder.encode(trained.test)).values
+    labels = trained.test["label"].to_numpy(float)
+    return evaluate(trained.spec, labels, values, trained.test["moment"])
+
+
+def heuristic(trained: TrainedModel) -> dict[str, Any]:
+    """What the rule gets on them that the model replaces."""
+    return evaluate_heuristic(trained.spec, trained.train, trained.test, seed=trained.seed)

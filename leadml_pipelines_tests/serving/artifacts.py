@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import xgboost
 
 from leadml_pipelines.learning.artifacts import write_artifact
+from leadml_pipelines.learning.calibration import Calibration
 from leadml_pipelines.learning.encoding import Encoder, to_document
 from leadml_pipelines_tests.online.frames import lead_features, lead_frame
 
@@ -43,18 +46,36 @@ def make_model(
     booster = xgboost.train({"objective": kind, "max_depth": 3, "nthread": 1}, data, 10)
     fitted = np.asarray(booster.predict(data), np.float64)
     manifest = {
-        "format": 1,
+        "format": 2,
         "name": name,
         "model_id": model_id,
         "entity": "lead",
         "objective": objective,
+        "link": "logit" if classifier else "identity",
         "population": population,
         "threshold": 0.5,
+        "risk_levels": None,
+        "factors": 5,
+        "members": [{"kind": "trees", "file": "model.ubj", "weight": 1.0, "shift": 0.0}],
+        "companions": [],
         **to_document(encoder),
-        "quantiles": np.quantile(fitted, np.linspace(0, 1, 101)).tolist(),
+        "dimensions": {feature.name: feature.dimension for feature in lead_features()},
     }
+    rest = BytesIO()
+    points = np.linspace(0, 1, 101)
+    joblib.dump(
+        {
+            "calibration": Calibration("none").to_arrays(),
+            "venn_abers": None,
+            "linear": None,
+            "quantiles": np.quantile(fitted, points),
+            "dimension_quantiles": {f.dimension: points for f in lead_features()},
+        },
+        rest,
+    )
     files = {
         "model.ubj": bytes(booster.save_raw("ubj")),
+        "rest.joblib": rest.getvalue(),
         "manifest.json": json.dumps(manifest).encode(),
     }
     sha256 = write_artifact(root, model_id, files)

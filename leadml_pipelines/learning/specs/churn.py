@@ -62,4 +62,5 @@ SPEC = ModelSpec(
     metric="roc_auc",
     floor=0.6,
     heuristic="random",
+    risk_levels=(0.25, 0.5, 0.75),
 )

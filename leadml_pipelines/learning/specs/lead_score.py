@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from leadml_pipelines.learning.spec import NEW_LEAD_AGES, SMALL_GRID, ModelSpec
+from leadml_pipelines.learning.spec import NEW_LEAD_AGES, SMALL_GRID, Companion, ModelSpec
 
 SPEC = ModelSpec(
     name="lead_score",
@@ -24,4 +24,35 @@ SPEC = ModelSpec(
     metric="spearman",
     floor=0.05,
     heuristic="quality_rescaled",
+    companions=(
+        Companion(
+            name="timing",
+            label="""
+                SELECT m.row_id,
+                    CASE
+                        WHEN min(p.bound_at) <= m.as_of + INTERVAL 7 DAY THEN 'within a week'
+                        WHEN count(p.bound_at) > 0 THEN 'within a month'
+                    END AS label
+                FROM moments m
+                LEFT JOIN policies p
+                    ON p.lead_id = m.entity_id AND p.bound_at > m.as_of AND p.bound_at <= m.until
+                GROUP BY m.row_id, m.as_of
+            """,
+            horizon=timedelta(days=30),
+            answer="urgency",
+            words=("within a week", "within a month"),
+        ),
+        Companion(
+            name="product",
+            label="""
+                SELECT m.row_id, arg_min(p.product, p.bound_at) AS label
+                FROM moments m
+                LEFT JOIN policies p
+                    ON p.lead_id = m.entity_id AND p.bound_at > m.as_of AND p.bound_at <= m.until
+                GROUP BY m.row_id
+            """,
+            horizon=timedelta(days=90),
+            answer="cross_sell",
+        ),
+    ),
 )
