@@ -14,6 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from leadml_pipelines.commands import (
+    models_backtest,  # noqa: F401 - registers its command
+    models_train,  # noqa: F401 - registers its command
+)
 from leadml_pipelines.commands.common import DEFAULT_HOME, Home, deployment, postgres, terminal
 from leadml_pipelines.commands.features import features
 from leadml_pipelines.commands.models import models

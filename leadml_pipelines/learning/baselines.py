@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from leadml_pipelines.learning.evaluate import evaluate
 from leadml_pipelines.learning.spec import ModelSpec, SpecError
+from leadml_pipelines.learning.threshold import ideal_threshold
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,10 +61,19 @@ HEURISTICS: Mapping[str, Heuristic] = {
 min(100, 1.2 x quality score)."""
 
 
-def evaluate_heuristic(
+def heuristic_values(
     spec: ModelSpec, train: pd.DataFrame, test: pd.DataFrame, *, seed: int
-) -> dict[str, Any]:
-    """Metrics of the rule that `spec` replaces, on the test rows, as `evaluate` gives them.
+) -> Values:
+    """What the rule that `spec` replaces says of the test rows.
+
+    Args:
+        spec: Names the rule.
+        train: Training rows with labels.
+        test: Test rows.
+        seed: For a rule that throws dice.
+
+    Returns:
+        float64[test rows].
 
     Raises:
         SpecError: the spec names a rule that does not exist.
@@ -72,6 +82,17 @@ def evaluate_heuristic(
         raise SpecError(
             f"{spec.name}: {spec.heuristic!r} is no heuristic; take one of {', '.join(HEURISTICS)}"
         )
-    values = HEURISTICS[spec.heuristic](train, test, seed)
+    return HEURISTICS[spec.heuristic](train, test, seed)
+
+
+def evaluate_heuristic(
+    spec: ModelSpec, train: pd.DataFrame, test: pd.DataFrame, *, seed: int
+) -> dict[str, Any]:
+    """Metrics of the rule that `spec` replaces, on the test rows, as `evaluate` gives them.
+
+    Raises:
+        SpecError: the spec names a rule that does not exist.
+    """
+    values = heuristic_values(spec, train, test, seed=seed)
     labels = test["label"].to_numpy(np.float64)
-    return evaluate(spec, labels, values, test.get("moment"))
+    return evaluate(spec, labels, values, test.get("moment"), threshold=ideal_threshold(spec.cost))

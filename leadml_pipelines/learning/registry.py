@@ -16,9 +16,7 @@ from psycopg.types.json import Jsonb
 
 from leadml_pipelines.errors import UserError
 from leadml_pipelines.learning.artifacts import IntegrityError, write_artifact
-from leadml_pipelines.learning.baselines import evaluate_heuristic
-from leadml_pipelines.learning.evaluate import evaluate
-from leadml_pipelines.learning.gate import decide
+from leadml_pipelines.learning.examination import examine
 from leadml_pipelines.learning.model import MANIFEST_FILE, LoadedModel, load_model
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.times import require_utc, utc_now
@@ -151,11 +149,21 @@ class Registry:
         then the row, in one transaction: no row ever points to files that are not there.
         """
         spec = trained.spec
-        champion, remark = self._champion_on_same_rows(trained)
-        metrics = _measured(trained, trained.load())
-        baseline = evaluate_heuristic(spec, trained.train, trained.test, seed=trained.seed)
-        decision = decide(spec, metrics, baseline, champion)
-        reasons = (*decision.reasons, remark) if remark else decision.reasons
+        record = self.champion(spec.name)
+        champion, remarks = None, []
+        if record is not None:
+            try:
+                champion = record.load()
+            except IntegrityError as error:
+                # A champion that can't be loaded must not keep every successor out.
+                remarks.append(f"not compared with the champion {record.model_id}: {error}")
+        examined = examine(
+            trained,
+            champion,
+            compared_with=record.model_id if record else None,
+            remarks=remarks,
+        )
+        decision = examined.decision
         with connect(self._url) as connection:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             model_id = self._free_id(connection, spec.name, trained.trained_at)
@@ -182,10 +190,10 @@ class Registry:
                 "params": trained.params,
                 "tuning": trained.tuning,
                 "counts": trained.counts,
-                "metrics": metrics,
-                "baseline": baseline,
+                "metrics": examined.metrics,
+                "baseline": examined.baseline,
                 "gate_passed": decision.passed,
-                "gate_reasons": reasons,
+                "gate_reasons": decision.reasons,
                 "artifact_uri": folder.absolute().as_uri(),
                 "sha256": sha256,
                 "trained_at": trained.trained_at,
@@ -289,18 +297,6 @@ class Registry:
             raise RegistryError(f"{name} has no previous champion to go back to")
         return self.promote(previous.model_id, by)
 
-    def _champion_on_same_rows(
-        self, trained: TrainedModel
-    ) -> tuple[Mapping[str, Any] | None, str | None]:
-        champion = self.champion(trained.spec.name)
-        if champion is None:
-            return None, None
-        try:
-            return _measured(trained, champion.load()), None
-        except (KeyError, IntegrityError) as error:
-            # A champion that can't be measured must not keep every successor out.
-            return None, f"not compared with the champion {champion.model_id}: {error.args[0]}"
-
     def _free_id(self, connection: psycopg.Connection[Any], name: str, trained_at: datetime) -> str:
         """Name and second; with a number behind it when another model ended in the same second."""
         stem = f"{name}_{require_utc(trained_at, 'trained_at'):%Y%m%d_%H%M%S}"
@@ -319,12 +315,6 @@ class Registry:
         with connect(self._url, row_factory=dict_row) as connection:
             query = f"SELECT * FROM leadml.models {where}"  # noqa: S608 - `where` is written above
             return [_record(row) for row in connection.execute(query.encode(), params)]
-
-
-def _measured(trained: TrainedModel, model: LoadedModel) -> dict[str, Any]:
-    test = trained.test
-    values = model.predict(model.encoder.encode(test)).values
-    return evaluate(trained.spec, test["label"].to_numpy(float), values, test["moment"])
 
 
 def _insert(connection: psycopg.Connection[Any], row: Mapping[str, Any]) -> None:

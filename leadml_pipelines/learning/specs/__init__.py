@@ -53,3 +53,15 @@ def specs(settings: Settings) -> dict[str, ModelSpec]:
         name: spec.with_overrides(settings.models[name]) if name in settings.models else spec
         for name, spec in SPECS.items()
     }
+
+
+def declared(settings: Settings, name: str) -> ModelSpec:
+    """One model by name, with the changes of the settings.
+
+    Raises:
+        SpecError: there is no such model; the message lists those that there are.
+    """
+    every = specs(settings)
+    if name not in every:
+        raise SpecError(f"there is no model {name}; the models are {', '.join(every)}")
+    return every[name]
