@@ -17,18 +17,18 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from funnel import END, SEED, engine_over, funnel
-from sklearn.metrics import roc_auc_score
 
 from leadml_pipelines.features.catalogue import catalogue
+from leadml_pipelines.learning.intervals import draw, measure
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.learning.train import train
 from leadml_pipelines.learning.training_set import build_training_set
+from leadml_pipelines.learning.weighted import Scored
 from leadml_pipelines.sources.synthetic import hidden_chance
 
 MODELS = ("churn", "conversion")
@@ -36,46 +36,33 @@ DRAWS = 500
 TARGET_GAP = 0.02
 TARGET_ACCURACY = {"churn": 0.85}
 
-Figure = Callable[[np.ndarray], float]
-"""From the positions of some rows to a number."""
-
-
-def interval(figure: Figure, leads: np.ndarray, draws: int = DRAWS) -> tuple[float, float]:
-    """95 % of a figure over draws of leads, each with all of its rows."""
-    rng = np.random.default_rng(SEED)
-    _, counts = np.unique(leads, return_counts=True)
-    parts = np.split(np.argsort(leads, kind="stable"), np.cumsum(counts)[:-1])
-    found = [
-        figure(np.concatenate([parts[k] for k in rng.integers(0, len(parts), len(parts))]))
-        for _ in range(draws)
-    ]
-    low, high = np.percentile(found, [2.5, 97.5])
-    return float(low), float(high)
+METRICS = ("roc_auc", "log_loss", "accuracy")
+THRESHOLD = 0.5
 
 
 def report(
-    title: str, labels: np.ndarray, model: np.ndarray, hidden: np.ndarray, leads: np.ndarray
+    title: str, labels: np.ndarray, values: dict[str, np.ndarray], leads: np.ndarray
 ) -> tuple[float, float]:
-    """Print a group of rows; the gap, and the model's accuracy."""
-
-    def auc(values: np.ndarray) -> Figure:
-        return lambda rows: float(roc_auc_score(labels[rows], values[rows]))
-
-    def gap(rows: np.ndarray) -> float:
-        return auc(hidden)(rows) - auc(model)(rows)
-
-    everything = np.arange(len(labels))
-    accuracy = {
-        name: float(np.mean((values > 0.5) == (labels > 0)))
-        for name, values in (("model", model), ("hidden", hidden))
+    """Print a group of rows; the gap of the AUC, and the model's accuracy."""
+    draws = draw(leads, seed=SEED, resamples=DRAWS)
+    model, hidden = (
+        measure(Scored("classification", labels, values[who], THRESHOLD), draws, METRICS)
+        for who in ("model", "hidden")
+    )
+    found = {
+        "model": model.intervals(),
+        "hidden": hidden.intervals(),
+        "gap": hidden.minus(model),
     }
     print(f"  {title}: {len(labels):,} rows of {len(np.unique(leads)):,} leads, "
           f"{labels.mean():.3f} positive")  # fmt: skip
-    for name, figure in (("model", auc(model)), ("hidden", auc(hidden)), ("gap", gap)):
-        low, high = interval(figure, leads)
-        more = f"   accuracy {accuracy[name]:.4f}" if name in accuracy else ""
-        print(f"    {name:>6}: AUC {figure(everything):7.4f} ({low:7.4f} to {high:7.4f}){more}")
-    return gap(everything), accuracy["model"]
+    for who, figures in found.items():
+        shown = (
+            f"{name} {one['value']:7.4f} ({one['low']:7.4f} to {one['high']:7.4f})"
+            for name, one in figures.items()
+        )
+        print(f"    {who:>6}: {'   '.join(shown)}")
+    return found["gap"]["roc_auc"]["value"], model.point["accuracy"]
 
 
 def groups_of(name: str, test: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -88,7 +75,7 @@ def groups_of(name: str, test: pd.DataFrame) -> dict[str, np.ndarray]:
     }
 
 
-def measure(name: str, leads: int, folder: Path, threads: int, futures: int) -> bool:
+def examine(name: str, leads: int, folder: Path, threads: int, futures: int) -> bool:
     """Train a model, print how it fares, and say whether it met its targets."""
     extract = funnel(folder, leads)
     started = time.perf_counter()
@@ -102,15 +89,20 @@ def measure(name: str, leads: int, folder: Path, threads: int, futures: int) -> 
     )
     test = trained.test
     model = trained.load()
-    values = model.predict(model.encoder.encode(test)).values
+    said = model.predict(model.encoder.encode(test)).values
     hidden = hidden_chance(test, name, leads=leads, seed=SEED, end=END, futures=futures).to_numpy()  # type: ignore[arg-type]
     known = ~np.isnan(hidden)
     labels, ids = test["label"].to_numpy(np.float64), test["entity_id"].to_numpy(str)
-    gap, accuracy = report("all", labels[known], values[known], hidden[known], ids[known])
+    both = {"model": said, "hidden": hidden}
+
+    def of(rows: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+        return labels[rows], {who: values[rows] for who, values in both.items()}, ids[rows]
+
+    gap, accuracy = report("all", *of(known))
     for title, inside in groups_of(name, test).items():
         rows = inside & known
         if 5 <= labels[rows].sum() <= rows.sum() - 5:
-            report(title, labels[rows], values[rows], hidden[rows], ids[rows])
+            report(title, *of(rows))
     wanted = TARGET_ACCURACY.get(name, 0.0)
     met = gap <= TARGET_GAP and accuracy >= wanted
     print(f"  target: a gap of at most {TARGET_GAP}"
@@ -130,7 +122,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="leadml-funnel-") as fresh:
         folder = given.data or Path(fresh)
         met = [
-            measure(name, given.leads, folder, given.threads, given.futures)
+            examine(name, given.leads, folder, given.threads, given.futures)
             for name in given.models
         ]
     raise SystemExit(0 if all(met) else 1)
