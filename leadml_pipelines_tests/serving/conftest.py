@@ -31,7 +31,7 @@ NO_POSTGRES = SecretStr(f"postgresql://nobody:secret@{NOBODY_LISTENS}/none")
 IDS = [f"lead_{i}" for i in range(40)]
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 10) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
     """The first true answer of a condition; an error if there is none in time."""
     deadline = time.monotonic() + seconds
     while not (answer := condition()):
@@ -51,7 +51,7 @@ def serve(settings: Settings) -> Iterator[httpx.Client]:
         thread.start()
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            with httpx.Client(base_url=address, trust_env=False, timeout=10) as client:
+            with httpx.Client(base_url=address, trust_env=False, timeout=30) as client:
                 wait_for(lambda: server.started)
                 wait_for(lambda: client.get("/readyz").status_code == 200)
                 yield client
