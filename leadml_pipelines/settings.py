@@ -102,6 +102,21 @@ class Settings(BaseSettings):
     models: dict[str, ModelOverrides] = Field(
         default_factory=dict, description="changes to the models' declarations, by model name"
     )
+    artifacts_url: str | None = Field(
+        None,
+        description="where the models' files lie: a folder, or any address that fsspec knows, as "
+        "in `s3://bucket/models`; the folder `artifacts` of the home folder if unset",
+    )
+    signing_key: SecretStr | None = Field(
+        None,
+        description="key that signs the models' files, 16 characters or more, the same for all who "
+        "register or load models; `signing.key` in the home folder, made once, if unset",
+    )
+    auto_promote: bool = Field(
+        True,
+        description="whether the nightly training promotes a candidate that passed its gate; "
+        "if not, a person does with `leadml models promote`",
+    )
 
     features_keep_days: int = Field(
         90,
@@ -175,9 +190,9 @@ class Settings(BaseSettings):
         return self.root / "training_sets"
 
     @property
-    def artifacts(self) -> Path:
-        """Folder of the trained models' files."""
-        return self.root / "artifacts"
+    def artifacts(self) -> str:
+        """Address of the folder of the trained models' files."""
+        return self.artifacts_url or (self.root / "artifacts").as_uri()
 
     @property
     def tuning(self) -> Path:

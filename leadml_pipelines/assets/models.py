@@ -1,5 +1,7 @@
 """For each declared model: its training set, its newest candidate, and its champion."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from leadml_pipelines.assets.metadata import markdown_table, plain, rows
@@ -8,10 +10,33 @@ from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.resources.connections import (
     PostgresResource,
+    RedisResource,
     SettingsResource,
     registry,
 )
 from leadml_pipelines.sources.contract import TABLES
+
+if TYPE_CHECKING:
+    from leadml_pipelines.learning.registry import Registry
+
+TUNER_TAG = "leadml/tuner"
+"""Tag of a job or run: how its models are searched where no setting says so."""
+
+
+class TrainingConfig(dg.Config):
+    """What one run changes in a model's search, over everything else that says so.
+
+    Attributes:
+        hyperparameter_tuning: Whether parameters are searched.
+        tuner: `grid` or `optuna`.
+        tuning_trials: Most combinations that optuna tries.
+        tuning_seconds: When optuna stops even so.
+    """
+
+    hyperparameter_tuning: bool | None = None
+    tuner: str | None = None
+    tuning_trials: int | None = None
+    tuning_seconds: float | None = None
 
 
 def training_set_asset(name: str) -> dg.AssetsDefinition:
@@ -72,22 +97,30 @@ def model_asset(name: str) -> dg.AssetsDefinition:
         ],
     )
     def asset(
-        context: dg.AssetExecutionContext, postgres: PostgresResource, settings: SettingsResource
+        context: dg.AssetExecutionContext,
+        config: TrainingConfig,
+        postgres: PostgresResource,
+        settings: SettingsResource,
     ) -> dg.MaterializeResult:
         from leadml_pipelines.learning.specs import specs
         from leadml_pipelines.learning.train import journal_of, train
         from leadml_pipelines.learning.training_set import latest_training_set
+        from leadml_pipelines.settings import ModelOverrides
 
-        config = settings.load()
-        spec = specs(config)[name]
-        training_set = latest_training_set(config.training_sets, name)
+        house = settings.load()
+        spec = specs(house)[name]
+        wanted = context.run.tags.get(TUNER_TAG)
+        if wanted and (name not in house.models or house.models[name].tuner is None):
+            spec = spec.with_overrides(ModelOverrides.model_validate({"tuner": wanted}))
+        spec = spec.with_overrides(ModelOverrides.model_validate(config.model_dump()))
+        training_set = latest_training_set(house.training_sets, name)
         trained = train(
             spec,
             training_set,
-            seed=config.seed,
-            threads=config.training_threads,
-            device=config.device,
-            journal=journal_of(config.tuning, spec, training_set),
+            seed=house.seed,
+            threads=house.training_threads,
+            device=house.device,
+            journal=journal_of(house.tuning, spec, training_set),
             progress=live_progress(context),
         )
         record = registry(postgres, settings).register(trained)
@@ -132,15 +165,29 @@ def champion_asset(name: str) -> dg.AssetsDefinition:
         kinds={"postgres"},
         deps=[f"{name}_model"],
     )
-    def asset(postgres: PostgresResource, settings: SettingsResource) -> dg.MaterializeResult:
+    def asset(
+        context: dg.AssetExecutionContext,
+        postgres: PostgresResource,
+        redis: RedisResource,
+        settings: SettingsResource,
+    ) -> dg.MaterializeResult:
+        from leadml_pipelines.learning.registry import PromotionRefusedError
+
         models = registry(postgres, settings)
         candidate = models.newest(name)
-        if candidate.passed_gate:
-            models.promote(candidate.model_id, by="dagster")
+        remarks = list(candidate.gate_reasons)
+        if candidate.passed_gate and not settings.load().auto_promote:
+            remarks.append("not promoted: LEADML_AUTO_PROMOTE is off; a person does it")
+        elif candidate.passed_gate:
+            try:
+                models.promote(candidate.model_id, by="dagster", automatic=True)
+            except PromotionRefusedError as error:
+                context.log.warning("not promoted: %s", error)
+                remarks.append(f"not promoted: {error}")
         champion = models.champion(name)
         if champion is None:
             raise dg.Failure(
-                f"{candidate.model_id} did not pass its gate ({'; '.join(candidate.gate_reasons)}) "
+                f"{candidate.model_id} did not become champion ({'; '.join(remarks)}) "
                 f"and there is no earlier {name} model to keep"
             )
         return dg.MaterializeResult(
@@ -148,12 +195,37 @@ def champion_asset(name: str) -> dg.AssetsDefinition:
                 {
                     "model_id": champion.model_id,
                     "promoted": champion.model_id == candidate.model_id,
-                    "reasons": list(candidate.gate_reasons),
+                    "reasons": remarks,
+                    "online": publish_if_there(context, models, redis, name),
                 }
             )
         )
 
     return asset
+
+
+def publish_if_there(
+    context: dg.AssetExecutionContext, models: "Registry", redis: RedisResource, name: str
+) -> bool:
+    """Point Redis to the models of a name at once; where Redis is away, the sensor does it later.
+
+    Returns:
+        Whether serving was told.
+    """
+    from redis import RedisError
+
+    from leadml_pipelines.online.publish_models import publish_roles
+
+    try:
+        publish_roles(redis.store(), models, [name])
+    except RedisError as error:
+        context.log.warning(
+            "Redis can't be reached (%s); promoted_model_sensor publishes %s when it is back",
+            type(error).__name__,
+            name,
+        )
+        return False
+    return True
 
 
 training_set_assets = [training_set_asset(name) for name in SPECS]

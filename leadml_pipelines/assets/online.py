@@ -1,4 +1,4 @@
-"""What services read: the checked snapshot and the champions' pointers, in Redis."""
+"""What services read: the checked snapshot and the pointers to the models that answer, in Redis."""
 
 import dagster as dg
 
@@ -6,7 +6,6 @@ from leadml_pipelines.assets.features import ENTITIES, MAIN_ENTITY, snapshot_ass
 from leadml_pipelines.assets.metadata import plain, rows
 from leadml_pipelines.assets.models import champion_assets
 from leadml_pipelines.features.catalogue import catalogue
-from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.resources.connections import (
     PostgresResource,
     RedisResource,
@@ -74,15 +73,8 @@ online_assets = [
 def online_models(
     postgres: PostgresResource, redis: RedisResource, settings: SettingsResource
 ) -> dg.MaterializeResult:
-    """Pointers to the champions, with a message to every serving process."""
-    from leadml_pipelines.online.publish import publish_model
+    """Pointers to the champions and challengers, with a message to every serving process."""
+    from leadml_pipelines.online.publish_models import publish_roles
 
-    models = registry(postgres, settings)
-    store = redis.store()
-    published = {}
-    for name in SPECS:
-        champion = models.champion(name)
-        if champion is not None:
-            publish_model(store, champion)
-            published[name] = champion.model_id
+    published = publish_roles(redis.store(), registry(postgres, settings))
     return dg.MaterializeResult(metadata=plain(published))

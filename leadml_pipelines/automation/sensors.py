@@ -19,7 +19,6 @@ import psycopg  # noqa: F401
 from leadml_pipelines.assets.features import ENTITIES
 from leadml_pipelines.assets.online import online_assets
 from leadml_pipelines.automation.jobs import publish_features, publish_models
-from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.resources.connections import (
     PostgresResource,
     RedisResource,
@@ -108,15 +107,15 @@ def promoted_model_sensor(
     redis: RedisResource,
     settings: SettingsResource,
 ) -> dg.RunRequest | dg.SkipReason:
-    """Request a publication when a champion is not the model that Redis points to."""
-    models = registry(postgres, settings)
-    store = redis.store()
-    for name in SPECS:
-        champion = models.champion(name)
-        pointer = store.model_pointer(name, "champion")
-        if champion and (pointer is None or pointer["model_id"] != champion.model_id):
-            return _request(context, publish_models.name)
-    return dg.SkipReason("Redis points to every champion")
+    """Request a publication when Redis does not point to every champion and challenger.
+
+    Who changes an alias publishes it at once; this is for when Redis was away, or lost its data.
+    """
+    from leadml_pipelines.online.publish_models import is_in_step
+
+    if is_in_step(redis.store(), registry(postgres, settings).held()):
+        return dg.SkipReason("Redis points to every champion and challenger")
+    return _request(context, publish_models.name)
 
 
 SENSORS = [checked_snapshot_sensor, promoted_model_sensor]

@@ -176,7 +176,7 @@ def _collect(summary: Summary) -> None:
         sum(reasons.values()) for reasons in count_by_reason(url).values()
     )
     summary.features = {view.name: len(view.features) for view in catalogue().views("lead")}
-    registry = Registry(url, settings.artifacts)
+    registry = Registry.of(settings, url)
     store = OnlineStore(settings.require_redis(), ttl_seconds=settings.online_ttl_seconds)
     for name in SPECS:
         record = registry.newest(name)

@@ -8,7 +8,6 @@ features, so is the model's: the contributions are exact SHAP values.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leadml_pipelines.learning.artifacts import read_artifact
+from leadml_pipelines.learning.artifacts import load_artifact
 from leadml_pipelines.learning.calibration import Calibration
 from leadml_pipelines.learning.encoding import CATEGORY, Encoder, Matrix, from_document
 from leadml_pipelines.learning.linear import LinearMember
@@ -27,7 +26,6 @@ from leadml_pipelines.learning.venn_abers import VennAbers
 
 MODEL_FILE = "model.ubj"
 REST_FILE = "rest.joblib"
-MANIFEST_FILE = "manifest.json"
 
 Vector = npt.NDArray[np.float64]
 
@@ -374,18 +372,19 @@ class LoadedModel:
         return names, members
 
 
-def load_model(uri: str, sha256: Mapping[str, str]) -> LoadedModel:
+def load_model(uri: str, key: bytes | None, manifest_sha256: str | None = None) -> LoadedModel:
     """Load a model's folder after verifying every file.
 
     Args:
-        uri: `file://` address or path of the folder.
-        sha256: SHA-256 (hex) of each file.
+        uri: Address of the folder.
+        key: The key that it was signed with.
+        manifest_sha256: SHA-256 (hex) of the manifest, from the registry or the pointer.
 
     Raises:
-        IntegrityError: a file is missing or was changed.
+        IntegrityError: the folder is not what was registered.
     """
-    content = read_artifact(uri, {**dict.fromkeys((MODEL_FILE, MANIFEST_FILE), ""), **sha256})
-    return LoadedModel(json.loads(content[MANIFEST_FILE]), content)
+    artifact = load_artifact(uri, key, manifest_sha256)
+    return LoadedModel(artifact.manifest, artifact.files)
 
 
 def _booster(content: bytes) -> Any:

@@ -1,133 +1,54 @@
-"""The model registry: rows in PostgreSQL, files in the artifact folder, one champion per model."""
+"""The model registry: rows in PostgreSQL, files in the artifact store, one champion per model."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from importlib import metadata
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
-
-from leadml_pipelines.errors import UserError
-from leadml_pipelines.learning.artifacts import IntegrityError, write_artifact
+from leadml_pipelines.learning.aliases import (
+    Change,
+    Held,
+    Order,
+    alias_changes,
+    alias_lock,
+    held_aliases,
+    make_challenger,
+    make_champion,
+    withdraw_challenger,
+)
+from leadml_pipelines.learning.artifact_stores import open_store
+from leadml_pipelines.learning.artifacts import (
+    Artifact,
+    IntegrityError,
+    load_artifact,
+    resign_artifact,
+)
 from leadml_pipelines.learning.examination import examine
-from leadml_pipelines.learning.model import MANIFEST_FILE, LoadedModel, load_model
+from leadml_pipelines.learning.model import LoadedModel, load_model
+from leadml_pipelines.learning.model_records import ModelRecord, select_records
+from leadml_pipelines.learning.promotion_rules import (
+    PromotionRefusedError,
+    RegistryError,
+    overrules,
+    require_present_comparison,
+)
+from leadml_pipelines.learning.registration import store_trained
+from leadml_pipelines.learning.signing import SigningKey
 from leadml_pipelines.postgres import connect
-from leadml_pipelines.times import require_utc, utc_now
+
+__all__ = ["ModelRecord", "PromotionRefusedError", "Registry", "RegistryError"]
 
 if TYPE_CHECKING:
     import psycopg
 
+    from leadml_pipelines.learning.examination import Examination
     from leadml_pipelines.learning.train import TrainedModel
+    from leadml_pipelines.settings import Settings
 
-_LOCK = 0x1EAD_0004
-"""Key of the advisory lock under which ids are given out and aliases change."""
-_PACKAGES = ("numpy", "pandas", "scikit-learn", "xgboost", "duckdb")
-_JSON_FIELDS = (
-    "signature", "package_versions", "params", "tuning", "counts", "metrics", "baseline", "sha256",
-    "gate_reasons",
-)  # fmt: skip
-
-
-class RegistryError(UserError, LookupError):
-    """A model or an alias that is not there, or may not become what was asked."""
-
-
-@dataclass(frozen=True)
-class ModelRecord:
-    """A registered model.
-
-    Attributes:
-        model_id: Such as `churn_20240115_103000`.
-        name: Name of the model.
-        status: candidate, rejected, champion, challenger, previous or retired.
-        description: One sentence.
-        objective: classification or regression.
-        threshold: Probability from which the prediction is yes.
-        horizon: How far it looks ahead.
-        signature: Name and type of each feature, in the order of its rows.
-        spec_hash: Hash of its declaration.
-        training_set_hash: Hash of its rows.
-        code_version: Version of LeadML that trained it.
-        package_versions: Versions of the packages that did.
-        params: Parameters of the learner.
-        tuning: What the search saw.
-        counts: Rows on every side, and what was left out.
-        metrics: On the test rows.
-        baseline: The replaced heuristic's, on the same rows.
-        passed_gate: Whether it may be promoted.
-        gate_reasons: Why, sentence by sentence.
-        artifact_uri: Address of its folder.
-        sha256: SHA-256 (hex) of each file.
-        trained_at: When.
-        seconds: How long training took.
-        promoted_at: When it last became champion.
-        promoted_by: Who or what made it so.
-    """
-
-    model_id: str
-    name: str
-    status: str
-    description: str
-    objective: str
-    threshold: float
-    horizon: timedelta
-    signature: tuple[Mapping[str, str], ...]
-    spec_hash: str
-    training_set_hash: str
-    code_version: str
-    package_versions: Mapping[str, str]
-    params: Mapping[str, Any]
-    tuning: Mapping[str, Any]
-    counts: Mapping[str, int]
-    metrics: Mapping[str, Any]
-    baseline: Mapping[str, Any]
-    passed_gate: bool
-    gate_reasons: tuple[str, ...]
-    artifact_uri: str
-    sha256: Mapping[str, str]
-    trained_at: datetime
-    seconds: float
-    promoted_at: datetime | None
-    promoted_by: str | None
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """Names of its features, in the order of its rows."""
-        return tuple(feature["name"] for feature in self.signature)
-
-    def pointer(self) -> dict[str, Any]:
-        """What serving has to know to load and to use this model, JSON-ready."""
-        output = "probability" if self.objective == "classification" else "value"
-        return {
-            "model_id": self.model_id,
-            "name": self.name,
-            "description": self.description,
-            "objective": self.objective,
-            "artifact_uri": self.artifact_uri,
-            "sha256": dict(self.sha256),
-            "signature": {"inputs": [dict(f) for f in self.signature], "output": output},
-            "features": list(self.features),
-            "threshold": self.threshold,
-            "horizon_seconds": self.horizon.total_seconds(),
-            "traffic_share": 1.0,
-            "metrics": dict(self.metrics),
-            "trained_at": self.trained_at.isoformat(),
-        }
-
-    def load(self) -> LoadedModel:
-        """The model in memory.
-
-        Raises:
-            IntegrityError: a file is missing or was changed.
-        """
-        return load_model(self.artifact_uri, self.sha256)
+_PUBLICATION_LOCK = 0x1EAD_0012
+"""Key of the advisory lock under which the aliases are read to be published."""
 
 
 class Registry:
@@ -135,77 +56,77 @@ class Registry:
 
     Args:
         url: PostgreSQL, migrated.
-        root: Folder of the artifacts.
+        artifacts: Address of the folder of all artifacts.
+        key: Signs what is registered and verifies what is loaded; without it, the registry answers
+            questions only.
+        connection: How to connect, as `leadml_pipelines.postgres.connect` takes it.
     """
 
-    def __init__(self, url: str, root: Path) -> None:
+    def __init__(
+        self, url: str, artifacts: str | Path, key: SigningKey | None = None, **connection: Any
+    ) -> None:
         self._url = url
-        self._root = root
+        self._artifacts = artifacts
+        self._key = key or SigningKey()
+        self._options = connection
+
+    @classmethod
+    def of(cls, settings: Settings, url: str | None = None, **connection: Any) -> Registry:
+        """The registry of these settings.
+
+        Args:
+            settings: Name the artifacts and the key.
+            url: PostgreSQL, if it is not the settings'.
+            connection: How to connect.
+        """
+        return cls(
+            url or settings.require_postgres(),
+            settings.artifacts,
+            SigningKey.of(settings),
+            **connection,
+        )
 
     def register(self, trained: TrainedModel) -> ModelRecord:
-        """Store a trained model, pass it through the gate, and record both.
+        """Examine a trained model beside the champion, and record it with what the gate said."""
+        examined, compared_with = self.examine(trained)
+        return self.store(trained, examined, compared_with)
 
-        The champion, if there is one, is measured on the candidate's test rows. Files come first,
-        then the row, in one transaction: no row ever points to files that are not there.
+    def examine(self, trained: TrainedModel) -> tuple[Examination, str | None]:
+        """Measure a trained model, beside the champion on the same newest rows.
+
+        Returns:
+            What was found, and the champion's id, be it that it could not be loaded; None if there
+            is no champion.
         """
-        spec = trained.spec
-        record = self.champion(spec.name)
-        champion, remarks = None, []
-        if record is not None:
-            try:
-                champion = record.load()
-            except IntegrityError as error:
-                # A champion that can't be loaded must not keep every successor out.
-                remarks.append(f"not compared with the champion {record.model_id}: {error}")
-        examined = examine(
-            trained,
-            champion,
-            compared_with=record.model_id if record else None,
-            remarks=remarks,
-        )
-        decision = examined.decision
-        with connect(self._url) as connection:
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-            model_id = self._free_id(connection, spec.name, trained.trained_at)
-            manifest = {**trained.manifest, "model_id": model_id}
-            files = {
-                **trained.files,
-                MANIFEST_FILE: json.dumps(manifest, sort_keys=True).encode(),
-            }
-            sha256 = write_artifact(self._root, model_id, files)
-            folder = self._root / model_id
-            row = {
-                "model_id": model_id,
-                "name": spec.name,
-                "status": "candidate" if decision.passed else "rejected",
-                "description": spec.description,
-                "objective": spec.objective,
-                "threshold": trained.manifest["threshold"],
-                "horizon": spec.horizon,
-                "signature": trained.manifest["features"],
-                "spec_hash": spec.hash,
-                "training_set_hash": trained.training_set_hash,
-                "code_version": metadata.version("leadml"),
-                "package_versions": {name: metadata.version(name) for name in _PACKAGES},
-                "params": trained.params,
-                "tuning": trained.tuning,
-                "counts": trained.counts,
-                "metrics": examined.metrics,
-                "baseline": examined.baseline,
-                "gate_passed": decision.passed,
-                "gate_reasons": decision.reasons,
-                "artifact_uri": folder.absolute().as_uri(),
-                "sha256": sha256,
-                "trained_at": trained.trained_at,
-                "seconds": trained.seconds,
-            }
-            try:
-                _insert(connection, row)
-                connection.commit()
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
+        champion = self.champion(trained.spec.name)
+        if champion is None:
+            return examine(trained), None
+        loaded, remarks = None, []
+        try:
+            loaded = self.load(champion.model_id)
+        except IntegrityError as error:
+            # A champion that can't be loaded must not keep every successor out.
+            remarks = [f"not compared with the champion {champion.model_id}: {error}"]
+        examined = examine(trained, loaded, compared_with=champion.model_id, remarks=remarks)
+        return examined, champion.model_id
+
+    def store(
+        self, trained: TrainedModel, examined: Examination, compared_with: str | None
+    ) -> ModelRecord:
+        """Record an examined model: its files, signed, and then its row, or neither.
+
+        Args:
+            trained: The model.
+            examined: What is known of it.
+            compared_with: Id of the champion that it was examined beside.
+        """
+        key = self._key.read_or_make()
+        store = open_store(self._artifacts)
+        with self._connect() as connection:
+            model_id = store_trained(connection, store, key, trained, examined, compared_with)
         return self.get(model_id)
+
+    # Questions
 
     def get(self, model_id: str) -> ModelRecord:
         """One model.
@@ -213,10 +134,24 @@ class Registry:
         Raises:
             RegistryError: there is none of that id.
         """
-        found = self._select("WHERE model_id = %(model_id)s", model_id=model_id)
-        if not found:
-            raise RegistryError(f"there is no model {model_id} in the registry")
-        return found[0]
+        with self._connect() as connection:
+            return _get(connection, model_id)
+
+    def find(self, text: str) -> ModelRecord:
+        """One model by its id, or by name and alias, as in `churn@champion`.
+
+        Raises:
+            RegistryError: there is none.
+        """
+        name, at, alias = text.partition("@")
+        if not at:
+            return self.get(text)
+        found = self.alias(name, alias)
+        if found is None:
+            raise RegistryError(
+                f"{name} has no {alias}; `leadml models list` tells which models there are"
+            )
+        return found
 
     def newest(self, name: str) -> ModelRecord:
         """The model of that name that was trained last, whatever its status.
@@ -224,20 +159,25 @@ class Registry:
         Raises:
             RegistryError: none was ever registered.
         """
-        found = self._select(
-            "WHERE name = %(name)s ORDER BY trained_at DESC, model_id DESC LIMIT 1", name=name
-        )
+        found = self.models(name, limit=1)
         if not found:
             raise RegistryError(f"no {name} model was registered yet; materialize {name}_model")
         return found[0]
 
-    def models(self, name: str | None = None) -> list[ModelRecord]:
-        """All models, newest first; of one name, or of all."""
+    def models(self, name: str | None = None, limit: int | None = None) -> list[ModelRecord]:
+        """Models, newest first; of one name, or of all."""
         return self._select(
             "WHERE %(name)s::text IS NULL OR name = %(name)s"
-            " ORDER BY trained_at DESC, model_id DESC",
+            " ORDER BY trained_at DESC, model_id DESC LIMIT %(limit)s",
             name=name,
+            limit=limit,
         )
+
+    def names(self) -> list[str]:
+        """Names of all models that were ever registered."""
+        with self._connect() as connection:
+            rows = connection.execute("SELECT DISTINCT name FROM leadml.models ORDER BY name")
+            return [row[0] for row in rows]
 
     def champion(self, name: str) -> ModelRecord | None:
         """The model that answers in production; None when none was promoted yet."""
@@ -253,16 +193,80 @@ class Registry:
         )
         return found[0] if found else None
 
+    def held(self, name: str | None = None) -> list[Held]:
+        """What every alias points to; of one model, or of all."""
+        with self._connect() as connection:
+            return held_aliases(connection, name)
+
+    def changes(
+        self, name: str | None = None, model_id: str | None = None, limit: int = 100
+    ) -> list[Change]:
+        """Changes of aliases, newest first; of one name, or those that touched one model."""
+        with self._connect() as connection:
+            return alias_changes(connection, name, model_id, limit)
+
+    @contextmanager
+    def publication(
+        self, names: Collection[str] | None = None
+    ) -> Iterator[list[tuple[Held, ModelRecord]]]:
+        """What every alias points to, while nobody else publishes.
+
+        Of two who publish at once the later one reads later: what is published last is the truth.
+
+        Args:
+            names: Names of the models; all of them if None.
+        """
+        with self._connect() as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_PUBLICATION_LOCK,))
+            yield [
+                (held, _get(connection, held.model_id))
+                for held in held_aliases(connection)
+                if names is None or held.name in names
+            ]
+
+    # Files
+
     def load(self, model_id: str) -> LoadedModel:
         """A model in memory, after verifying its files.
 
         Raises:
             RegistryError: there is no such model.
-            IntegrityError: a file is missing or was changed.
+            IntegrityError: its files are not what was registered.
         """
-        return self.get(model_id).load()
+        return self._load(self.get(model_id))
 
-    def promote(self, model_id: str, by: str) -> ModelRecord:
+    def files(self, model_id: str) -> Artifact:
+        """A model's verified files.
+
+        Raises:
+            RegistryError: there is no such model.
+            IntegrityError: its files are not what was registered.
+        """
+        record = self.get(model_id)
+        return load_artifact(record.artifact_uri, self._key.read(), _manifest_sha256(record))
+
+    def resign(self, model_id: str, old: SigningKey) -> None:
+        """Sign a model's files with the registry's key instead of an older one.
+
+        Raises:
+            RegistryError: there is no such model.
+            IntegrityError: its files are not what was registered and signed with the older key.
+        """
+        record = self.get(model_id)
+        new = self._key.read_or_make()
+        resign_artifact(record.artifact_uri, old.read(), new, _manifest_sha256(record))
+
+    # Changes
+
+    def promote(
+        self,
+        model_id: str,
+        by: str,
+        *,
+        automatic: bool = False,
+        force: bool = False,
+        reason: str | None = None,
+    ) -> ModelRecord:
         """Make a model the champion of its name; the champion so far becomes `previous`.
 
         Promoting the champion changes nothing.
@@ -270,114 +274,135 @@ class Registry:
         Args:
             model_id: The model.
             by: Who or what asks, for the record.
+            automatic: Whether no person asks: then the model must have been compared with the
+                champion of this moment, and must not have been champion before (somebody took it
+                back).
+            force: Whether a model that its gate rejected is promoted all the same.
+            reason: Why; needed to force.
 
         Raises:
-            RegistryError: there is no such model, or the gate rejected it.
+            PromotionRefusedError: it may not be promoted; the message says why.
+            RegistryError: there is no such model.
             IntegrityError: its files are not what was registered.
         """
-        record = self.get(model_id)
-        if not record.passed_gate:
-            raise RegistryError(
-                f"{model_id} was rejected and can't be promoted: {'; '.join(record.gate_reasons)}"
-            )
-        record.load()
-        with connect(self._url) as connection:
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-            _move(connection, record.name, model_id, by)
-        return self.get(model_id)
+        with self._connect() as connection:
+            record = _get(connection, model_id)
+            order = Order("promote", by, overrules(record, force, reason), reason)
+            # Before the lock: a store that is slow keeps nobody from rolling back.
+            self._load(record)
+            alias_lock(connection)
+            if automatic:
+                require_present_comparison(connection, record)
+            make_champion(connection, record.name, model_id, order)
+            return _get(connection, model_id)
 
-    def rollback(self, name: str, by: str) -> ModelRecord:
+    def rollback(self, name: str, by: str, reason: str | None = None) -> ModelRecord:
         """Make the previous champion the champion again; the two change places.
 
         Raises:
             RegistryError: there was no champion before this one.
+            IntegrityError: its files are not what was registered.
         """
-        previous = self.alias(name, "previous")
-        if previous is None:
-            raise RegistryError(f"{name} has no previous champion to go back to")
-        return self.promote(previous.model_id, by)
+        with self._connect() as connection:
+            alias_lock(connection)
+            previous = _pointed(connection, name).get("previous")
+            if previous is None:
+                raise RegistryError(
+                    f"{name} has no previous champion to go back to; `leadml models promote "
+                    "MODEL_ID` makes any model champion that passed its gate"
+                )
+            self._load(_get(connection, previous))
+            make_champion(connection, name, previous, Order("rollback", by, False, reason))
+            return _get(connection, previous)
 
-    def _free_id(self, connection: psycopg.Connection[Any], name: str, trained_at: datetime) -> str:
-        """Name and second; with a number behind it when another model ended in the same second."""
-        stem = f"{name}_{require_utc(trained_at, 'trained_at'):%Y%m%d_%H%M%S}"
-        candidate, number = stem, 1
-        while (
-            connection.execute(
-                "SELECT 1 FROM leadml.models WHERE model_id = %s", (candidate,)
-            ).fetchone()
-            or (self._root / candidate).exists()
-        ):
-            number += 1
-            candidate = f"{stem}_{number}"
-        return candidate
+    def challenge(
+        self,
+        model_id: str,
+        share: float,
+        by: str,
+        *,
+        force: bool = False,
+        reason: str | None = None,
+    ) -> ModelRecord:
+        """Let a model answer for a share of the entities, beside the champion.
+
+        A challenger that is there already is replaced.
+
+        Args:
+            model_id: The model.
+            share: Share of the entities, more than 0 and less than 1.
+            by: Who or what asks, for the record.
+            force: Whether a model that its gate rejected may answer all the same.
+            reason: Why; needed to force.
+
+        Raises:
+            RegistryError: there is no such model, it is the champion, there is no champion, or
+                the gate rejected it.
+            IntegrityError: its files are not what was registered.
+        """
+        if not 0 < share < 1:
+            raise RegistryError(
+                f"a challenger's share is more than 0 and less than 1, as in 0.1; not {share:g}"
+            )
+        with self._connect() as connection:
+            record = _get(connection, model_id)
+            order = Order("challenge", by, overrules(record, force, reason), reason)
+            self._load(record)
+            alias_lock(connection)
+            champion = _pointed(connection, record.name).get("champion")
+            if champion is None:
+                raise RegistryError(
+                    f"{record.name} has no champion to challenge; promote a model first"
+                )
+            if champion == model_id:
+                raise RegistryError(f"{model_id} is the champion and can't challenge itself")
+            make_challenger(connection, record.name, model_id, share, order)
+            return _get(connection, model_id)
+
+    def end_challenge(self, name: str, by: str, reason: str | None = None) -> ModelRecord:
+        """Let the challenger answer no more, and return it.
+
+        Raises:
+            RegistryError: there is none.
+        """
+        with self._connect() as connection:
+            alias_lock(connection)
+            challenger = _pointed(connection, name).get("challenger")
+            if challenger is None:
+                raise RegistryError(f"{name} has no challenger whose challenge could end")
+            withdraw_challenger(connection, name, Order("end", by, False, reason))
+            return _get(connection, challenger)
+
+    def _load(self, record: ModelRecord) -> LoadedModel:
+        return load_model(record.artifact_uri, self._key.read(), _manifest_sha256(record))
 
     def _select(self, where: str, **params: Any) -> list[ModelRecord]:
-        with connect(self._url, row_factory=dict_row) as connection:
-            query = f"SELECT * FROM leadml.models {where}"  # noqa: S608 - `where` is written above
-            return [_record(row) for row in connection.execute(query.encode(), params)]
+        with self._connect() as connection:
+            return select_records(connection, where, params)
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return connect(self._url, **self._options)
 
 
-def _insert(connection: psycopg.Connection[Any], row: Mapping[str, Any]) -> None:
-    values = {
-        name: Jsonb(_plain(value)) if name in _JSON_FIELDS else value for name, value in row.items()
-    }
-    columns = ", ".join(values)
-    places = ", ".join(f"%({name})s" for name in values)
-    query = f"INSERT INTO leadml.models ({columns}) VALUES ({places})"  # noqa: S608 - our names
-    connection.execute(query.encode(), values)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _move(connection: psycopg.Connection[Any], name: str, model_id: str, by: str) -> None:
-    """Point `champion` to the model and `previous` to the champion so far."""
-    held = dict(
-        connection.execute(
-            "SELECT alias, model_id FROM leadml.model_aliases WHERE name = %s", (name,)
-        ).fetchall()
-    )
-    champion = held.get("champion")
-    if champion == model_id:
-        return
-    now = utc_now()
-    wanted = {"champion": model_id} | ({"previous": champion} if champion else {})
-    for alias, target in wanted.items():
-        connection.execute(
-            "INSERT INTO leadml.model_aliases (name, alias, model_id, changed_at, changed_by)"
-            " VALUES (%(name)s, %(alias)s, %(target)s, %(now)s, %(by)s)"
-            " ON CONFLICT (name, alias) DO UPDATE SET model_id = excluded.model_id,"
-            " changed_at = excluded.changed_at, changed_by = excluded.changed_by",
-            {"name": name, "alias": alias, "target": target, "now": now, "by": by},
+def _get(connection: psycopg.Connection[Any], model_id: str) -> ModelRecord:
+    found = select_records(connection, "WHERE model_id = %(model_id)s", {"model_id": model_id})
+    if not found:
+        raise RegistryError(
+            f"there is no model {model_id} in the registry; `leadml models list` tells which "
+            "there are"
         )
-        connection.execute(
-            "INSERT INTO leadml.model_alias_changes (name, alias, model_id, changed_at, changed_by)"
-            " VALUES (%s, %s, %s, %s, %s)",
-            (name, alias, target, now, by),
+    return found[0]
+
+
+def _pointed(connection: psycopg.Connection[Any], name: str) -> dict[str, str]:
+    """Ids of a name's models by alias."""
+    return {held.alias: held.model_id for held in held_aliases(connection, name)}
+
+
+def _manifest_sha256(record: ModelRecord) -> str:
+    if record.manifest_sha256 is None:
+        raise IntegrityError(
+            f"{record.model_id} was registered before models' files were signed, so that they "
+            "can't be verified; train the model again"
         )
-    connection.execute(
-        "UPDATE leadml.models SET status = CASE"
-        " WHEN model_id = %(model_id)s THEN 'champion'"
-        " WHEN model_id = %(champion)s THEN 'previous' ELSE 'retired' END"
-        " WHERE name = %(name)s"
-        " AND (model_id = %(model_id)s OR status IN ('champion', 'previous'))",
-        {"name": name, "model_id": model_id, "champion": champion},
-    )
-    connection.execute(
-        "UPDATE leadml.models SET promoted_at = %s, promoted_by = %s WHERE model_id = %s",
-        (now, by, model_id),
-    )
-
-
-def _record(row: dict[str, Any]) -> ModelRecord:
-    content = {**row, "passed_gate": row["gate_passed"]}
-    del content["gate_passed"]
-    content["signature"] = tuple(content["signature"])
-    content["gate_reasons"] = tuple(content["gate_reasons"])
-    for name in ("trained_at", "promoted_at"):
-        if content[name] is not None:
-            content[name] = require_utc(content[name], name)
-    return ModelRecord(**content)
+    return record.manifest_sha256

@@ -196,7 +196,7 @@ class ModelSpec:
         default_factory=lambda: dict(TUNING_SPACE)
     )
     tuning_trials: int = 40
-    tuning_seconds: float | None = None
+    tuning_seconds: float | None = 600.0
     rounds: int = 600
     calibration: Calibration = "best"
     cost: Cost = Cost()

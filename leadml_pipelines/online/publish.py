@@ -1,4 +1,4 @@
-"""Putting a feature snapshot and a model's pointer online."""
+"""Putting a feature snapshot online."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -48,17 +48,6 @@ class Published:
     schema_id: int
     seconds: float
     is_current: bool
-
-
-class ModelRecord(Protocol):
-    """What has to be known of a registered model to point to it."""
-
-    @property
-    def name(self) -> str:
-        """Name of the model, such as `churn`."""
-
-    def pointer(self) -> Mapping[str, Any]:
-        """What serving has to know, JSON-ready; `docs/redis-format.md` lists it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,17 +165,6 @@ def pack(
         checked.values,
     )
     return Packed(schema, ids, payloads, held_back + checked.held_back)
-
-
-def publish_model(store: OnlineStore, record: ModelRecord, role: str = "champion") -> None:
-    """Point a role of a model to a registered version and tell every serving process.
-
-    Args:
-        store: Where to.
-        record: The version, from the registry.
-        role: `champion` or `challenger`.
-    """
-    store.set_model_pointer(record.name, role, record.pointer())
 
 
 def _micros(frame: pd.DataFrame, column: str, default: datetime) -> Micros | int:

@@ -446,6 +446,15 @@ class OnlineStore:
             pipe.publish(keys.MODEL_CHANNEL, json.dumps(message))
             pipe.execute()
 
+    def delete_model_pointer(self, name: str, role: str) -> None:
+        """Let a model's role point nowhere and tell every listener."""
+        message = {"name": name, "role": role, "model_id": None}
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.delete(keys.model_key(name, role))
+            pipe.srem(keys.MODEL_NAMES, f"{name}:{role}")
+            pipe.publish(keys.MODEL_CHANNEL, json.dumps(message))
+            pipe.execute()
+
     def model_pointer(self, name: str, role: str) -> dict[str, Any] | None:
         """What a model's role points to; None if it points nowhere."""
         text: Any = self._redis.get(keys.model_key(name, role))

@@ -72,7 +72,7 @@ def registry(postgres: PostgresResource, settings: SettingsResource) -> "Registr
     """The model registry: rows in PostgreSQL, files in the artifact folder."""
     from leadml_pipelines.learning.registry import Registry
 
-    return Registry(postgres.url, settings.load().artifacts)
+    return Registry.of(settings.load(), postgres.url)
 
 
 def connections() -> dict[str, dg.ConfigurableResource]:

@@ -12,6 +12,7 @@ from importlib import metadata
 
 from fastapi import FastAPI
 
+from leadml_pipelines.learning.signing import SigningKey
 from leadml_pipelines.serving.connections import Connections
 from leadml_pipelines.serving.engineer_routes import open_connections
 from leadml_pipelines.serving.errors import add_error_handlers
@@ -50,7 +51,11 @@ def create_app(settings: Settings) -> FastAPI:
     graph = GraphLookup(settings, postgres_url, measured)
     ad_hoc = open_connections(settings)
     shelf = ModelShelf(
-        online.store, _champions(settings, postgres_url), measured, partial(_settle, online, graph)
+        online.store,
+        _champions(settings, postgres_url),
+        SigningKey.of(settings),
+        measured,
+        partial(_settle, online, graph),
     )
     app = FastAPI(
         title="LeadML",
@@ -103,7 +108,7 @@ def _champions(settings: Settings, postgres_url: str) -> Callable[[], Pointers]:
         from leadml_pipelines.learning.registry import Registry
         from leadml_pipelines.learning.specs import SPECS
 
-        registry = Registry(postgres_url, settings.artifacts)
+        registry = Registry.of(settings, postgres_url)
         found = {name: registry.champion(name) for name in SPECS}
         return {name: record.pointer() for name, record in found.items() if record is not None}
 

@@ -14,8 +14,9 @@ import psycopg
 import redis
 import structlog
 
-from leadml_pipelines.learning.artifacts import IntegrityError
+from leadml_pipelines.errors import UserError
 from leadml_pipelines.learning.model import Aligner, LoadedModel, load_model
+from leadml_pipelines.learning.signing import SigningKey
 from leadml_pipelines.online.format import Rows, Schema
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving.metrics import Metrics
@@ -34,7 +35,7 @@ Pointers = Mapping[str, Mapping[str, Any]]
 
 # What a pointer or an artifact that is missing, changed, damaged or not understood raises
 # (XGBoost's and JSON's errors are ValueErrors).
-_LOAD_ERRORS = (IntegrityError, OSError, ValueError, LookupError, TypeError, RuntimeError)
+_LOAD_ERRORS = (UserError, OSError, ValueError, LookupError, TypeError, RuntimeError)
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +102,7 @@ class ModelShelf:
         store: Where the pointers are.
         fallback: The champions by the registry, asked only when Redis can't be reached or has no
             pointer, and nothing is loaded yet.
+        key: Verifies the models' files.
         metrics: Where to count.
         on_first_look: Called once, after the models were loaded for the first time.
         poll_seconds: Seconds between two looks at the pointers.
@@ -110,12 +112,14 @@ class ModelShelf:
         self,
         store: OnlineStore,
         fallback: Callable[[], Pointers],
+        key: SigningKey,
         metrics: Metrics,
         on_first_look: Callable[[], None] = lambda: None,
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self._store = store
         self._fallback = fallback
+        self._key = key
         self._metrics = metrics
         self._poll_seconds = poll_seconds
         self._states: Mapping[str, ModelState] = {}
@@ -207,7 +211,7 @@ class ModelShelf:
             self._put(name, ModelState(pointer, served, None))
             return
         try:
-            fresh = load(name, pointer)
+            fresh = load(name, pointer, self._key)
         except _LOAD_ERRORS as error:
             self._refuse(name, pointer, error, state)
             return
@@ -250,15 +254,16 @@ def _going_on(step: Callable[[], None]) -> None:
         log.exception("models_not_looked_after")
 
 
-def load(name: str, pointer: Mapping[str, Any]) -> ServedModel:
-    """Load and try out the model that a pointer names. No byte is parsed before its hash is right.
+def load(name: str, pointer: Mapping[str, Any], key: SigningKey) -> ServedModel:
+    """Load and try out the model that a pointer names. No byte is parsed before it is verified.
 
     Raises:
+        SigningKeyError: there is no key to verify it with.
         IntegrityError: a file is missing or is not what the pointer says.
         ValueError: the files are not this model.
         LookupError: pointer or manifest lack something.
     """
-    model = load_model(str(pointer["artifact_uri"]), pointer["sha256"])
+    model = load_model(str(pointer["artifact_uri"]), key.read(), str(pointer["manifest_sha256"]))
     if model.name != name or model.model_id != pointer["model_id"]:
         raise ValueError(
             f"the artifact is {model.model_id} of {model.name}, "

@@ -28,6 +28,7 @@ from leadml_pipelines.serving.events import EventDoor
 from leadml_pipelines.serving.graph_lookup import GraphLookup
 from leadml_pipelines.serving.graph_routes import graph_routes
 from leadml_pipelines.serving.metrics import Metrics
+from leadml_pipelines.serving.model_routes import model_routes
 from leadml_pipelines.serving.models import ModelShelf, ModelState
 from leadml_pipelines.serving.predict import Predictor
 from leadml_pipelines.serving.reader import FeatureReader, Found, unknown_entity
@@ -82,6 +83,7 @@ def add_routes(app: FastAPI, parts: Parts) -> None:
     app.include_router(catalogue_routes())
     app.include_router(engineer_routes(parts.settings, parts.ad_hoc))
     app.include_router(graph_routes(parts.graph))
+    app.include_router(model_routes(parts.settings))
     app.include_router(_model_routes(parts))
     app.include_router(_operation_routes(parts))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from leadml_pipelines.assets.models import model_asset
+from leadml_pipelines.assets.models import TUNER_TAG, TrainingConfig, model_asset
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.learning.training_set import assemble, save_training_set
 from leadml_pipelines.postgres import connect
@@ -75,6 +75,27 @@ def test_a_run_tells_its_steps_and_ends_with_the_figures(home: Path, postgres_ur
             and record.dagster_event.event_type_value == "ASSET_OBSERVATION"
         ]
         assert seen
+
+
+def test_a_run_with_the_tag_of_the_night_searches_with_a_budget(
+    home: Path, postgres_url: str
+) -> None:
+    resources = {
+        "postgres": PostgresResource(url=postgres_url),
+        "settings": SettingsResource(),
+    }
+    config = dg.RunConfig(ops={"conversion_model": TrainingConfig(tuning_trials=3)})
+    done = dg.materialize(
+        [model_asset("conversion")],
+        resources=resources,
+        run_config=config,
+        tags={TUNER_TAG: "optuna"},
+    )
+    assert done.success
+    with connect(postgres_url) as connection:
+        (tuning,) = connection.execute("SELECT tuning FROM leadml.models").fetchone() or ({},)
+    assert tuning["tuner"] == "optuna"
+    assert len(tuning["combinations"]) + tuning["pruned"] == 3
 
 
 def test_a_cancelled_run_ends_within_seconds_and_leaves_nothing_half_registered(

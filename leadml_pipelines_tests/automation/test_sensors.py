@@ -19,7 +19,7 @@ from leadml_pipelines.features.duckdb_engine import DuckDBEngine
 from leadml_pipelines.features.snapshots import check_snapshot, write_snapshot
 from leadml_pipelines.learning.registry import Registry
 from leadml_pipelines.learning.train import TrainedModel, train
-from leadml_pipelines.online.publish import publish_model
+from leadml_pipelines.online.publish_models import publish_roles
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.online.values import schema_for
 from leadml_pipelines.postgres import connect
@@ -28,6 +28,7 @@ from leadml_pipelines.resources.connections import (
     RedisResource,
     SettingsResource,
 )
+from leadml_pipelines.settings import Settings
 from leadml_pipelines_tests.features.world import NOW, World, spine
 from leadml_pipelines_tests.learning.frames import spec_for, toy_set
 
@@ -183,7 +184,7 @@ def test_psycopg_is_imported_before_dagster_evaluates_sensors_in_threads() -> No
 def models(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """An empty registry whose artifacts lie in a fresh home."""
     monkeypatch.setenv("LEADML_HOME", str(tmp_path))
-    return Registry(postgres_url, tmp_path / "artifacts")
+    return Registry.of(Settings(), postgres_url)
 
 
 @pytest.fixture(scope="module")
@@ -204,10 +205,10 @@ def test_a_candidate_that_the_gate_rejected_is_never_published(
 def test_a_promoted_model_is_published_once(
     postgres_url: str, redis_url: str, store: OnlineStore, models: Registry, churn: TrainedModel
 ) -> None:
-    champion = models.promote(models.register(churn).model_id, by="test")
+    models.promote(models.register(churn).model_id, by="test")
     requested, _ = tick(promoted_model_sensor, postgres_url, redis_url)
     assert requested == 1
-    publish_model(store, champion)
+    publish_roles(store, models)
     assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 0
 
 
@@ -215,8 +216,27 @@ def test_a_roll_back_is_published_like_a_promotion(
     postgres_url: str, redis_url: str, store: OnlineStore, models: Registry, churn: TrainedModel
 ) -> None:
     models.promote(models.register(churn).model_id, by="test")
-    second = models.promote(models.register(churn).model_id, by="test")
-    publish_model(store, second)
+    models.promote(models.register(churn).model_id, by="test")
+    publish_roles(store, models)
     models.rollback("churn", by="test")
     requested, _ = tick(promoted_model_sensor, postgres_url, redis_url)
     assert requested == 1
+
+
+def test_a_challenger_is_published_with_its_share_and_withdrawn(
+    postgres_url: str, redis_url: str, store: OnlineStore, models: Registry, churn: TrainedModel
+) -> None:
+    models.promote(models.register(churn).model_id, by="test")
+    challenger = models.register(churn).model_id
+    publish_roles(store, models)
+    models.challenge(challenger, 0.1, by="test")
+    assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 1
+    publish_roles(store, models)
+    assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 0
+    models.challenge(challenger, 0.2, by="test")
+    assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 1
+    publish_roles(store, models)
+    models.end_challenge("churn", by="test")
+    assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 1
+    publish_roles(store, models)
+    assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 0

@@ -13,6 +13,7 @@ from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.engines import DuckDBEngine
 from leadml_pipelines.graph.history import graph_snapshots, weekly_moments
 from leadml_pipelines.learning.registry import Registry
+from leadml_pipelines.learning.signing import SigningKey
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.learning.train import TrainedModel, train
 from leadml_pipelines.learning.training_set import (
@@ -179,7 +180,7 @@ def test_a_model_goes_from_the_files_of_its_rows_to_production(
     saved = save_training_set(build("conversion"), tmp_path / "sets")
     training_set = latest_training_set(tmp_path / "sets", "conversion")
     trained = train(SPECS["conversion"], training_set, seed=7, threads=1)
-    registry = Registry(postgres_url, tmp_path / "artifacts")
+    registry = Registry(postgres_url, tmp_path / "artifacts", SigningKey("a key of the tests"))
     record = registry.register(trained)
     assert record.passed_gate, record.gate_reasons
     registry.promote(record.model_id, by="test")

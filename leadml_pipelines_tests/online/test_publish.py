@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from leadml_pipelines.features.view import Feature
-from leadml_pipelines.online.publish import publish_model, publish_snapshot
+from leadml_pipelines.online.publish import publish_snapshot
 from leadml_pipelines.online.store import OnlineStore, Written
 from leadml_pipelines.times import NaiveTimeError, utc_now
 from leadml_pipelines_tests.online.frames import expected, lead_features, lead_frame
@@ -217,16 +217,3 @@ def test_progress_ends_with_all_of_them(store: OnlineStore) -> None:
         store, "lead", FEATURES, _frame(), utc_now(), lambda done, total: seen.append((done, total))
     )
     assert seen == [(2, 2)]
-
-
-def test_model_record_becomes_the_pointer_of_its_role(store: OnlineStore) -> None:
-    class Record:
-        name = "churn"
-
-        def pointer(self) -> dict[str, Any]:
-            return {"model_id": "churn_1"}
-
-    publish_model(store, Record())
-    publish_model(store, Record(), role="challenger")
-    assert store.model_pointer("churn", "champion") == {"model_id": "churn_1"}
-    assert store.model_pointer("churn", "challenger") == {"model_id": "churn_1"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ import numpy as np
 import pandas as pd
 import xgboost
 
+from leadml_pipelines.learning.artifact_stores import open_store
 from leadml_pipelines.learning.artifacts import write_artifact
 from leadml_pipelines.learning.calibration import Calibration
 from leadml_pipelines.learning.encoding import Encoder, to_document
 from leadml_pipelines_tests.online.frames import lead_features, lead_frame
 
+KEY = "the signing key of the tests"
+"""Signs every model that is made here."""
 CHURN = "(is_open and inbound_count_30d > 0) or active_policy_count > 0"
 
 
@@ -28,8 +31,9 @@ def make_model(
     objective: str = "classification",
     population: str = "",
     seed: int = 0,
+    more: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
-    """Train a few trees on random rows, write them, and return their pointer."""
+    """Train a few trees on random rows, write them and `more` files; return their pointer."""
     frame = lead_frame([f"t{i}" for i in range(200)], seed=seed)
     encoder = Encoder.fit(lead_features(), frame)
     random = np.random.default_rng(seed)
@@ -76,15 +80,16 @@ def make_model(
     files = {
         "model.ubj": bytes(booster.save_raw("ubj")),
         "rest.joblib": rest.getvalue(),
-        "manifest.json": json.dumps(manifest).encode(),
+        **(more or {}),
     }
-    sha256 = write_artifact(root, model_id, files)
+    written = write_artifact(open_store(root), model_id, files, manifest, KEY.encode())
     return {
         "model_id": model_id,
         "name": name,
         "objective": objective,
-        "artifact_uri": (root / model_id).as_uri(),
-        "sha256": sha256,
+        "artifact_uri": written.uri,
+        "manifest_sha256": written.manifest_sha256,
+        "sha256": written.sha256,
         "features": list(encoder.names),
         "threshold": 0.5,
         "traffic_share": 1.0,
@@ -97,6 +102,6 @@ def expected_value(pointer: dict[str, Any], frame: pd.DataFrame, entity_id: str)
     """What the model answers for a row of the frame, without Redis and HTTP in between."""
     from leadml_pipelines.learning.model import load_model
 
-    model = load_model(pointer["artifact_uri"], pointer["sha256"])
+    model = load_model(pointer["artifact_uri"], KEY.encode(), pointer["manifest_sha256"])
     row = frame[frame["entity_id"] == entity_id]
     return float(model.predict(model.encoder.encode(row)).values[0])

@@ -23,7 +23,7 @@ from leadml_pipelines.serving.app import create_app
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import utc_now
 from leadml_pipelines_tests.online.frames import lead_features, lead_frame
-from leadml_pipelines_tests.serving.artifacts import CHURN, make_model
+from leadml_pipelines_tests.serving.artifacts import CHURN, KEY, make_model
 
 NOBODY_LISTENS = "127.0.0.1:1"
 NO_REDIS = SecretStr(f"redis://{NOBODY_LISTENS}/0")
@@ -125,7 +125,7 @@ def world(
     more = lead_frame([*IDS, "only_offline"])
     frame = more.head(len(IDS))
     publish_snapshot(store, "lead", lead_features(), frame, utc_now())
-    settings = Settings(home=home, redis_url=redis_url, postgres_url=postgres_url)
+    settings = Settings(home=home, redis_url=redis_url, postgres_url=postgres_url, signing_key=KEY)
     world = World(store, frame, more, dict(trained), home / "models", settings)
     for name, pointer in trained.items():
         store.set_model_pointer(name, "champion", pointer)

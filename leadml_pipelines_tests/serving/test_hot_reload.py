@@ -11,11 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
+from leadml_pipelines.learning.signing import SigningKey
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.models import ModelShelf
 from leadml_pipelines.settings import Settings
-from leadml_pipelines_tests.serving.artifacts import expected_value, make_model
+from leadml_pipelines_tests.serving.artifacts import KEY, expected_value, make_model
 from leadml_pipelines_tests.serving.conftest import NO_REDIS, World, wait_for
 
 
@@ -88,7 +89,7 @@ def _strange_population(root: Path) -> dict[str, Any]:
 
 def _no_hashes(root: Path) -> dict[str, Any]:
     pointer = make_model(root, "conversion", "conversion_2", seed=5)
-    del pointer["sha256"]
+    del pointer["manifest_sha256"]
     return pointer
 
 
@@ -99,7 +100,7 @@ def _no_hashes(root: Path) -> dict[str, Any]:
         (_missing_file, "manifest.json is missing"),
         (_other_model, "upsell"),
         (_strange_population, "__import__"),
-        (_no_hashes, "sha256"),
+        (_no_hashes, "manifest_sha256"),
     ],
 )
 def test_version_that_is_not_sound_is_refused_and_the_old_one_answers_on(
@@ -177,7 +178,7 @@ def shelf_of_the_registry(world: World) -> Iterator[Callable[..., ModelShelf]]:
         at_end.callback(store.close)
 
         def start(fallback: Callable[[], Any], then: Callable[[], None]) -> ModelShelf:
-            shelf = ModelShelf(store, fallback, Metrics(), then, poll_seconds=0.05)
+            shelf = ModelShelf(store, fallback, SigningKey(KEY), Metrics(), then, poll_seconds=0.05)
             at_end.callback(shelf.stop)
             shelf.start()
             return shelf

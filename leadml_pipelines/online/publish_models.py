@@ -1,0 +1,133 @@
+"""Bringing the pointers in Redis in step with the registry: who answers, and for which share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from leadml_pipelines.online.store import OnlineStore
+
+CHAMPION, CHALLENGER = ROLES = ("champion", "challenger")
+"""Aliases that answer requests, and so have pointers."""
+
+
+class Record(Protocol):
+    """What has to be known of a registered model to point to it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model, such as `churn`."""
+
+    def pointer(self) -> Mapping[str, Any]:
+        """What serving has to know, JSON-ready; `docs/redis-format.md` lists it."""
+
+
+class Held(Protocol):
+    """What an alias points to."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+
+    @property
+    def alias(self) -> str:
+        """champion, challenger, or one that has no pointer."""
+
+    @property
+    def model_id(self) -> str:
+        """The version."""
+
+    @property
+    def traffic_share(self) -> float:
+        """Share of the entities that a challenger answers for."""
+
+
+class Registry(Protocol):
+    """Who knows what the aliases point to."""
+
+    def publication(
+        self, names: Collection[str] | None = None
+    ) -> AbstractContextManager[Sequence[tuple[Held, Record]]]:
+        """What every alias points to, and that model, while nobody else publishes."""
+
+
+def publish_model(
+    store: OnlineStore, record: Record, role: str = CHAMPION, traffic_share: float = 1.0
+) -> bool:
+    """Point a role of a model to a registered version and tell every serving process.
+
+    Args:
+        store: Where to.
+        record: The version, from the registry.
+        role: `champion` or `challenger`.
+        traffic_share: Share of the entities that a challenger answers for; 1 of the champion, who
+            answers for all others.
+
+    Returns:
+        False if the pointer is that already, and nobody was told.
+    """
+    pointer = {**record.pointer(), "role": role, "traffic_share": traffic_share}
+    if store.model_pointer(record.name, role) == pointer:
+        return False
+    store.set_model_pointer(record.name, role, pointer)
+    return True
+
+
+def publish_roles(
+    store: OnlineStore, registry: Registry, names: Collection[str] | None = None
+) -> dict[str, str | None]:
+    """Point every role to what the registry says, and withdraw a challenger that it has no more.
+
+    Several may do it at once: what is published last is what the registry says then. A champion's
+    pointer is never withdrawn.
+
+    Args:
+        store: Where to.
+        registry: Says who answers.
+        names: Names of the models; all of them if None.
+
+    Returns:
+        Id by `name:role` of every pointer that is in Redis now; None of one that was withdrawn.
+
+    Raises:
+        redis.RedisError: Redis can't be reached; nothing is lost, do it again later.
+    """
+    now: dict[str, str | None] = {}
+    with registry.publication(names) as every:
+        for held, record in every:
+            if held.alias in ROLES:
+                publish_model(store, record, held.alias, held.traffic_share)
+                now[f"{held.name}:{held.alias}"] = held.model_id
+        for name in _left_over(store, [held for held, _ in every], names):
+            store.delete_model_pointer(name, CHALLENGER)
+            now[f"{name}:{CHALLENGER}"] = None
+    return now
+
+
+def is_in_step(
+    store: OnlineStore, held: Sequence[Held], names: Collection[str] | None = None
+) -> bool:
+    """Whether Redis points to what the registry says."""
+    for one in held:
+        if one.alias in ROLES and _named(one.name, names):
+            pointer = store.model_pointer(one.name, one.alias)
+            if pointer is None or (pointer["model_id"], pointer.get("traffic_share", 1.0)) != (
+                one.model_id,
+                one.traffic_share,
+            ):
+                return False
+    return not _left_over(store, held, names)
+
+
+def _left_over(
+    store: OnlineStore, held: Sequence[Held], names: Collection[str] | None
+) -> list[str]:
+    """Names of models whose challenger Redis still has, though there is none any more."""
+    challenged = {one.name for one in held if one.alias == CHALLENGER}
+    online = store.model_pointers(CHALLENGER)
+    return [name for name in online if name not in challenged and _named(name, names)]
+
+
+def _named(name: str, names: Collection[str] | None) -> bool:
+    return names is None or name in names

@@ -1,0 +1,189 @@
+"""`leadml models ...` as a user calls it, over the session's PostgreSQL and Redis."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from leadml_pipelines.learning.examination import Examination, examine
+from leadml_pipelines.learning.gate import Decision
+from leadml_pipelines.learning.registry import Registry
+from leadml_pipelines.learning.signing import SigningKey
+from leadml_pipelines.learning.train import TrainedModel, train
+from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.postgres import connect
+from leadml_pipelines.settings import Settings
+from leadml_pipelines_tests.end_to_end.commands import LEADML, environment
+from leadml_pipelines_tests.learning.frames import spec_for, toy_set
+
+NOBODY_LISTENS = "redis://127.0.0.1:1/0"
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def trained() -> TrainedModel:
+    spec = spec_for(rounds=5)
+    return train(spec, toy_set(spec), seed=7, threads=1)
+
+
+@pytest.fixture(scope="module")
+def examined(trained: TrainedModel) -> Examination:
+    return examine(trained, resamples=50)
+
+
+@pytest.fixture
+def registry(postgres_url: str, home: Path) -> Registry:
+    """An empty registry of a fresh home."""
+    with connect(postgres_url) as connection:
+        connection.execute(
+            "TRUNCATE leadml.models, leadml.model_aliases, leadml.model_alias_changes"
+        )
+    return Registry.of(Settings(home=home), postgres_url)
+
+
+@pytest.fixture
+def ids(registry: Registry, trained: TrainedModel, examined: Examination) -> list[str]:
+    """Two models that passed and one that was rejected; the first is champion."""
+    rejected = replace(examined, decision=Decision(False, ("roc_auc is under the floor",)))
+    stored = [registry.store(trained, found, None) for found in (examined, examined, rejected)]
+    ids = [record.model_id for record in stored]
+    registry.promote(ids[0], by="anna", reason="the first one of all")
+    return ids
+
+
+@pytest.fixture
+def models(postgres_url: str, redis_url: str, home: Path) -> Command:
+    """Runs `leadml models`, which must end with an expected code and never with a traceback."""
+
+    def run(
+        *options: str | Path, code: int = 0, redis: str = redis_url
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [LEADML, "models", *map(str, options), "--home", str(home)],
+            env=environment()
+            | {"LEADML_POSTGRES_URL": postgres_url, "LEADML_REDIS_URL": redis, "COLUMNS": "100"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def test_the_list_tells_who_answers_in_a_hundred_columns(models: Command, ids: list[str]) -> None:
+    shown = models("list").stdout
+    assert all(model_id in shown for model_id in ids)
+    assert f"toy answers by {ids[0]}" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+    listed = json.loads(models("list", "--json", "--limit", "2").stdout)
+    assert [one["model_id"] for one in listed] == ids[:0:-1]
+
+
+def test_an_empty_registry_is_a_sentence(models: Command, registry: Registry) -> None:
+    assert "no model was registered yet" in models("list").stdout
+
+
+def test_show_tells_all_of_one_model(models: Command, ids: list[str]) -> None:
+    shown = models("show", "toy@champion").stdout
+    for part in (ids[0], "ROC AUC", "heuristic", "logistic", "promote", "worst slice"):
+        assert part in shown
+    assert max(map(len, shown.splitlines()[:20])) <= 100
+    told = json.loads(models("show", ids[0], "--json").stdout)
+    assert told["changes"][0]["reason"] == "the first one of all"
+    assert told["evaluation"]["model"]["roc_auc"]["low"] > 0.5
+
+
+def test_compare_puts_models_side_by_side(models: Command, ids: list[str]) -> None:
+    shown = models("compare", ids[1]).stdout
+    assert all(part in shown for part in (ids[0], ids[1], "ROC AUC"))
+
+
+def test_promotion_and_rollback_are_published_at_once_and_recorded(
+    models: Command, ids: list[str], redis_url: str
+) -> None:
+    store = OnlineStore(redis_url)
+
+    def online() -> str | None:
+        pointer = store.model_pointer("toy", "champion")
+        return None if pointer is None else str(pointer["model_id"])
+
+    done = models("promote", ids[1], "--by", "ben")
+    assert f"{ids[1]} is champion instead of {ids[0]}" in done.stdout
+    assert "serving was told" in done.stdout
+    assert online() == ids[1]
+    done = models("rollback", "toy", "--reason", "wrong for partners", "--by", "carl")
+    assert f"{ids[0]} is champion again" in done.stdout
+    assert online() == ids[0]
+    history = models("history", "toy").stdout
+    assert "rollback" in history
+    assert "carl" in history
+    store.close()
+
+
+def test_with_redis_away_the_change_stands_and_that_is_said(
+    models: Command, ids: list[str], registry: Registry
+) -> None:
+    done = models("promote", ids[1], redis=NOBODY_LISTENS)
+    assert "serving was not told yet: Redis can't be reached" in done.stdout
+    assert "The change stands" in done.stdout
+    assert registry.find("toy@champion").model_id == ids[1]
+
+
+def test_a_rejected_model_needs_force_and_a_reason(
+    models: Command, ids: list[str], registry: Registry
+) -> None:
+    assert "under the floor" in models("promote", ids[2], code=1).stderr
+    assert "says why" in models("promote", ids[2], "--force", code=1).stderr
+    models("promote", ids[2], "--force", "--reason", "the champion leaks the label")
+    assert registry.find("toy@champion").model_id == ids[2]
+
+
+def test_a_challenger_is_published_with_its_share_and_withdrawn(
+    models: Command, ids: list[str], redis_url: str
+) -> None:
+    store = OnlineStore(redis_url)
+    assert "10.0% of the entities" in models("challenge", ids[1], "--share", "0.1").stdout
+    pointer = store.model_pointer("toy", "challenger")
+    assert pointer is not None
+    assert (pointer["model_id"], pointer["traffic_share"]) == (ids[1], 0.1)
+    assert f"{ids[1]} for 10.0%" in models("list").stdout
+    models("end-challenge", "toy")
+    assert store.model_pointer("toy", "challenger") is None
+    store.close()
+
+
+def test_the_card_is_markdown_or_a_folder_with_its_plots(
+    models: Command, ids: list[str], examined: Examination, tmp_path: Path
+) -> None:
+    assert models("card", ids[0]).stdout.encode() == examined.card["card.md"]
+    models("card", ids[0], "--out", tmp_path / "card")
+    written = {path.name: path.read_bytes() for path in (tmp_path / "card").iterdir()}
+    assert written == dict(examined.card)
+
+
+def test_a_model_nobody_registered_is_a_sentence(models: Command, registry: Registry) -> None:
+    done = models("show", "toy_19700101_000000", code=1)
+    assert "there is no model toy_19700101_000000" in done.stderr
+
+
+def test_models_are_signed_again_with_a_newer_key(
+    models: Command, ids: list[str], home: Path, tmp_path: Path
+) -> None:
+    old = tmp_path / "old.key"
+    (home / "signing.key").rename(old)
+    shown = models("resign", "--old-key-file", old).stdout
+    assert shown.count("signed again") == len(ids)
+    key = SigningKey(path=home / "signing.key").read()
+    assert key != SigningKey(path=old).read()
+    assert key.decode() not in shown
+    models("rollback", "toy", code=1)
+    models("promote", ids[1])

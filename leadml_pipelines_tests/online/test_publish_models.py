@@ -1,0 +1,143 @@
+"""Pointers in Redis follow the registry, whoever publishes and how often."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import redis
+
+from leadml_pipelines.online.publish_models import is_in_step, publish_model, publish_roles
+from leadml_pipelines.online.store import OnlineStore
+
+
+@dataclass(frozen=True)
+class Held:
+    """What an alias points to."""
+
+    name: str
+    alias: str
+    model_id: str
+    traffic_share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """A registered model."""
+
+    name: str
+    model_id: str
+
+    def pointer(self) -> dict[str, Any]:
+        return {"model_id": self.model_id, "artifact_uri": f"file:///{self.model_id}"}
+
+
+class Registry:
+    """Knows what it is told."""
+
+    def __init__(self, *held: Held) -> None:
+        self.all = list(held)
+
+    @contextmanager
+    def publication(
+        self, names: Collection[str] | None = None
+    ) -> Iterator[list[tuple[Held, Record]]]:
+        held = [one for one in self.all if names is None or one.name in names]
+        yield [(one, Record(one.name, one.model_id)) for one in held]
+
+
+CHAMPION = Held("churn", "champion", "churn_1")
+CHALLENGER = Held("churn", "challenger", "churn_2", 0.1)
+PREVIOUS = Held("churn", "previous", "churn_0")
+
+
+@pytest.fixture
+def messages(redis_url: str) -> Iterator[Any]:
+    """The messages on the channel of models, one call each."""
+    with redis.Redis.from_url(redis_url) as client, client.pubsub() as listener:
+        listener.subscribe("leadml:model")
+        assert listener.get_message(timeout=5)
+
+        def read() -> list[dict[str, Any]]:
+            found = []
+            while message := listener.get_message(timeout=0.2):
+                found.append(json.loads(message["data"]))
+            return found
+
+        yield read
+
+
+def test_a_pointer_tells_role_and_share(store: OnlineStore) -> None:
+    assert publish_model(store, Record("churn", "churn_2"), "challenger", 0.1)
+    assert store.model_pointer("churn", "challenger") == {
+        "model_id": "churn_2",
+        "artifact_uri": "file:///churn_2",
+        "role": "challenger",
+        "traffic_share": 0.1,
+    }
+
+
+def test_both_roles_are_published_and_previous_is_not(store: OnlineStore) -> None:
+    published = publish_roles(store, Registry(CHAMPION, CHALLENGER, PREVIOUS))
+    assert published == {"churn:champion": "churn_1", "churn:challenger": "churn_2"}
+    assert store.model_pointer("churn", "previous") is None
+    assert [*store.model_pointers("champion"), *store.model_pointers("challenger")] == [
+        "churn",
+        "churn",
+    ]
+
+
+def test_a_withdrawn_challenger_goes_and_is_announced(store: OnlineStore, messages: Any) -> None:
+    publish_roles(store, Registry(CHAMPION, CHALLENGER))
+    messages()
+    assert publish_roles(store, Registry(CHAMPION)) == {
+        "churn:champion": "churn_1",
+        "churn:challenger": None,
+    }
+    assert store.model_pointer("churn", "challenger") is None
+    assert store.model_pointers("challenger") == {}
+    assert messages() == [{"name": "churn", "role": "challenger", "model_id": None}]
+
+
+def test_what_is_published_already_disturbs_nobody(store: OnlineStore, messages: Any) -> None:
+    publish_roles(store, Registry(CHAMPION, CHALLENGER))
+    assert len(messages()) == 2
+    publish_roles(store, Registry(CHAMPION, CHALLENGER))
+    assert messages() == []
+
+
+def test_only_the_named_models_are_touched(store: OnlineStore) -> None:
+    score = Held("lead_score", "challenger", "lead_score_2", 0.5)
+    publish_roles(store, Registry(CHAMPION, CHALLENGER, score))
+    publish_roles(store, Registry(CHAMPION), ["churn"])
+    assert list(store.model_pointers("challenger")) == ["lead_score"]
+
+
+def test_a_champion_is_never_withdrawn(store: OnlineStore) -> None:
+    publish_roles(store, Registry(CHAMPION))
+    publish_roles(store, Registry())
+    assert store.model_pointer("churn", "champion") is not None
+
+
+@pytest.mark.parametrize(
+    ("held", "in_step"),
+    [
+        ([CHAMPION, CHALLENGER, PREVIOUS], True),
+        ([CHAMPION], False),
+        ([Held("churn", "champion", "churn_2"), CHALLENGER], False),
+        ([CHAMPION, Held("churn", "challenger", "churn_2", 0.2)], False),
+        ([CHAMPION, CHALLENGER, Held("lead_score", "champion", "lead_score_1")], False),
+    ],
+)
+def test_a_difference_is_seen(store: OnlineStore, held: list[Held], in_step: bool) -> None:
+    publish_roles(store, Registry(CHAMPION, CHALLENGER))
+    assert is_in_step(store, held) is in_step
+
+
+def test_an_emptied_redis_is_not_in_step(store: OnlineStore) -> None:
+    assert not is_in_step(store, [CHAMPION])
+    assert is_in_step(store, [])
