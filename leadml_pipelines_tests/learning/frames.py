@@ -77,6 +77,8 @@ def spec_for(objective: str = "classification", **changes: Any) -> ModelSpec:
         objective="classification" if classification else "regression",
         ages=(timedelta(hours=1), DAY),
         grid=({"max_depth": 2}, {"max_depth": 4}),
+        # Quick learners: a model that is stopped before it has learned is not calibrated.
+        params={"learning_rate": 0.2, "reg_lambda": 1.0},
         rounds=60,
         metric="roc_auc" if classification else "spearman",
         heuristic="quality_threshold" if classification else "quality_rescaled",
