@@ -16,8 +16,10 @@ from rich.table import Table
 
 from leadml_pipelines.commands import (
     models_backtest,  # noqa: F401 - registers its command
+    models_experiment,  # noqa: F401 - registers its command
     models_train,  # noqa: F401 - registers its command
 )
+from leadml_pipelines.commands.alerts import alerts
 from leadml_pipelines.commands.common import DEFAULT_HOME, Home, deployment, postgres, terminal
 from leadml_pipelines.commands.features import features
 from leadml_pipelines.commands.models import models
@@ -38,6 +40,7 @@ quarantine = typer.Typer(help="Rows that broke the contract: see them, replay th
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(features, name="features")
 app.add_typer(models, name="models")
+app.command()(alerts)
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""

@@ -133,6 +133,67 @@ class Settings(BaseSettings):
         le=1,
         description="share of the served vectors that is logged for the skew audit; 0: none",
     )
+    prediction_log: bool = Field(
+        True, description="whether predictions are logged, for experiments and monitoring"
+    )
+    prediction_log_keep_days: int = Field(
+        400, ge=1, description="days of logged predictions that are kept"
+    )
+    prediction_log_stream: int = Field(
+        200_000,
+        ge=1,
+        description="logged predictions that may wait in Redis for PostgreSQL, about 0.5 KB each",
+    )
+    drift_psi_limit: float = Field(
+        0.2, gt=0, description="population stability index over which a column has drifted"
+    )
+    drift_ks_limit: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="distance of Kolmogorov and Smirnov over which a column has drifted",
+    )
+    drift_expected: str = Field(
+        "",
+        description="columns whose drift is known and neither an alert nor a reason to train "
+        "again, separated by commas",
+    )
+    monitoring_min_rows: int = Field(
+        200, ge=1, description="fewest rows or predictions that drift and alerts are judged by"
+    )
+    live_window_days: int = Field(
+        30, ge=1, description="days of predictions with a known outcome that a model is judged by"
+    )
+    reports_keep_days: int = Field(
+        14, ge=1, description="days that drift reports are kept; the newest always stays"
+    )
+    retraining_cooldown_hours: float = Field(
+        24, ge=0, description="hours after a training began in which drift asks for no other"
+    )
+    alert_performance_drop: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="share of its test figure by which a model's live accuracy or ROC AUC may be "
+        "lower",
+    )
+    alert_stale_share: float = Field(
+        0.05, ge=0, le=1, description="most predictions from stale features, as a share"
+    )
+    alert_cache_hit_rate: float = Field(
+        0.80, ge=0, le=1, description="fewest predictions whose features were in Redis, as a share"
+    )
+    alert_latency_ms: float = Field(
+        50,
+        gt=0,
+        description="target of the 95th percentile of a prediction's latency, in milliseconds",
+    )
+    alert_training_success: float = Field(
+        0.95, ge=0, le=1, description="fewest runs of nightly_training that end well, as a share"
+    )
+    alert_webhook: SecretStr | None = Field(
+        None, description="address that alerts are posted to as JSON, `https://...`"
+    )
     online_ttl_seconds: int = Field(3600, ge=1, description="how long an online value lives")
     duckdb_memory_limit: str = Field("4GB", description="memory DuckDB may take before it spills")
     duckdb_threads: int | None = Field(
@@ -193,6 +254,11 @@ class Settings(BaseSettings):
     def artifacts(self) -> str:
         """Address of the folder of the trained models' files."""
         return self.artifacts_url or (self.root / "artifacts").as_uri()
+
+    @property
+    def reports(self) -> Path:
+        """Folder of the drift reports (HTML)."""
+        return self.root / "reports"
 
     @property
     def tuning(self) -> Path:

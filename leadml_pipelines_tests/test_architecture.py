@@ -16,7 +16,8 @@ MAY_IMPORT = {
     "features": GROUND | {"sources"},
     "learning": GROUND | {"sources", "features"},
     "online": GROUND | {"features"},
-    "serving": GROUND | {"sources", "graph", "features", "learning", "online"},
+    "monitoring": GROUND | {"sources", "features", "learning", "online"},
+    "serving": GROUND | {"sources", "graph", "features", "learning", "online", "monitoring"},
 }
 
 

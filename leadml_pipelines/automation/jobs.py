@@ -5,7 +5,7 @@ import dagster as dg
 from leadml_pipelines.assets.models import TUNER_TAG
 from leadml_pipelines.assets.online import online_assets
 
-# These four read or replace the newest extract: one at a time, the others wait in the queue.
+# These five read or replace the newest extract: one at a time, the others wait in the queue.
 ONE_AT_A_TIME = {"leadml/exclusive": "extract"}
 
 nightly_features = dg.define_asset_job(
@@ -51,18 +51,37 @@ backfill_features = dg.define_asset_job(
 
 everything = dg.define_asset_job(
     "everything",
-    # Past days have partitions, which one run of the present can't choose.
-    selection=dg.AssetSelection.all() - dg.AssetSelection.groups("history"),
+    # Past days have partitions, which one run of the present can't choose; and what is watched is
+    # what was served since.
+    selection=dg.AssetSelection.all() - dg.AssetSelection.groups("history", "monitoring"),
     description="The whole asset graph, from the source tables to Redis, in one run.",
     executor_def=dg.in_process_executor,
     tags=ONE_AT_A_TIME,
 )
 
+daily_monitoring = dg.define_asset_job(
+    "daily_monitoring",
+    selection=dg.AssetSelection.groups("monitoring"),
+    description="Drift of every model, live performance, and the alerts that follow.",
+    executor_def=dg.in_process_executor,
+    tags=ONE_AT_A_TIME,
+)
+
+watch_alerts = dg.define_asset_job(
+    "watch_alerts",
+    selection=dg.AssetSelection.assets("alerts"),
+    description="The alert rules alone, by what the log and the last daily run tell.",
+    executor_def=dg.in_process_executor,
+    tags={"leadml/exclusive": "watch_alerts"},
+)
+
 JOBS = [
     backfill_features,
+    daily_monitoring,
     everything,
     nightly_features,
     nightly_training,
     publish_features,
     publish_models,
+    watch_alerts,
 ]

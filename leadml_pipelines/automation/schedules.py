@@ -1,10 +1,19 @@
-"""The night: features at two, training at three, the day that ended at half past four, all UTC."""
+"""The night, all UTC: features at two, training at three, the day that ended at half past four.
+
+At half past five it is asked whether the models still fit; the alert rules are judged every hour.
+"""
 
 from datetime import timedelta
 
 import dagster as dg
 
-from leadml_pipelines.automation.jobs import backfill_features, nightly_features, nightly_training
+from leadml_pipelines.automation.jobs import (
+    backfill_features,
+    daily_monitoring,
+    nightly_features,
+    nightly_training,
+    watch_alerts,
+)
 from leadml_pipelines.resources.connections import SettingsResource
 
 
@@ -38,6 +47,20 @@ SCHEDULES = [
         name="every_night_training",
         job=nightly_training,
         cron_schedule="0 3 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    ),
+    dg.ScheduleDefinition(
+        name="every_day_monitoring",
+        job=daily_monitoring,
+        cron_schedule="30 5 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    ),
+    dg.ScheduleDefinition(
+        name="every_hour_alerts",
+        job=watch_alerts,
+        cron_schedule="15 * * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
     ),

@@ -30,13 +30,14 @@ from leadml_pipelines.times import from_micros, utc_now
 PATIENCE_SECONDS = 60
 """How long a failed publication is left alone before it is tried again."""
 
-_UNDER_WAY = [
+UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+"""The states of a run that has not ended."""
 
 
 def _request(
@@ -46,7 +47,7 @@ def _request(
     newest = context.instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
     if newest:
         run, ended = newest[0].dagster_run, newest[0].end_time
-        if run.status in _UNDER_WAY:
+        if run.status in UNDER_WAY:
             return dg.SkipReason(f"run {run.run_id} is publishing")
         failed = run.status == dg.DagsterRunStatus.FAILURE
         if failed and ended is not None and utc_now().timestamp() - ended < PATIENCE_SECONDS:

@@ -1,0 +1,206 @@
+"""Which alerts fire, since when, and what was told of them: `leadml.alerts`.
+
+A rule that fires for a subject is one row from the first time to the last; when it no longer
+fires, the row gets an end, and the next time is another row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from leadml_pipelines.monitoring.rules import RULES
+from leadml_pipelines.postgres import connect
+from leadml_pipelines.times import require_utc
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from leadml_pipelines.monitoring.alerts import Judgement
+
+AGAIN = timedelta(days=1)
+"""After so long an alert that still fires and has not changed is told again."""
+RESOLVED = "resolved"
+"""What the webhook was told last of an alert that ended."""
+KEEP = timedelta(days=365)
+"""How long alerts that ended are kept."""
+
+_LOCK = 0x1EAD_0013
+"""Key of the advisory lock under which alerts begin and end."""
+_COLUMNS = (
+    "id, rule, subject, severity, sentence, value, limit_value, what_to_do, details, since,"
+    " judged_at, resolved_at, told, told_at"
+)
+
+
+@dataclass(frozen=True)
+class Alert:
+    """A rule that fires, or did.
+
+    Attributes:
+        id: Its number.
+        rule: Name of the rule.
+        subject: A model, `serving` or `training`.
+        severity: `warning` or `critical`.
+        sentence: In words.
+        value: The number that was judged.
+        limit_value: The number that it was held against.
+        what_to_do: What to do.
+        details: What else belongs to it, such as the columns that drifted.
+        since: When it began to fire.
+        judged_at: When it was judged last.
+        resolved_at: When it ended; None while it fires.
+        told: What the webhook was told last; None if nothing.
+        told_at: When.
+    """
+
+    id: int
+    rule: str
+    subject: str
+    severity: str
+    sentence: str
+    value: float
+    limit_value: float
+    what_to_do: str
+    details: tuple[str, ...]
+    since: datetime
+    judged_at: datetime
+    resolved_at: datetime | None
+    told: str | None
+    told_at: datetime | None
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells it from what it was: its severity and details, not its number."""
+        content = json.dumps([self.severity, *self.details])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def document(self) -> dict[str, Any]:
+        """It as JSON, for people and for webhooks."""
+        return {
+            "rule": self.rule,
+            "subject": self.subject,
+            "status": RESOLVED if self.resolved_at else "firing",
+            "severity": self.severity,
+            "sentence": self.sentence,
+            "value": self.value,
+            "limit": self.limit_value,
+            "what_to_do": self.what_to_do,
+            "details": list(self.details),
+            "since": self.since.isoformat(),
+            "judged_at": self.judged_at.isoformat(),
+            "resolved_at": self.resolved_at.isoformat() if self.resolved_at else None,
+        }
+
+
+def record_judgements(url: str, judgements: Sequence[Judgement], now: datetime) -> list[Alert]:
+    """Begin, go on with and end alerts, in one transaction.
+
+    An alert ends when its rule does not fire, was not judged, or had not enough to judge by.
+
+    Args:
+        url: PostgreSQL, migrated.
+        judgements: Of all rules.
+        now: When they were made.
+
+    Returns:
+        The alerts that fire now, the worst first.
+    """
+    moment = require_utc(now, "now")
+    firing = {(one.rule, one.subject): one for one in judgements if one.firing}
+    with connect(url) as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        for alert in _select(connection, "WHERE resolved_at IS NULL"):
+            if (alert.rule, alert.subject) not in firing:
+                connection.execute(
+                    "UPDATE leadml.alerts SET resolved_at = %s WHERE id = %s", (moment, alert.id)
+                )
+        for one in firing.values():
+            connection.execute(
+                "INSERT INTO leadml.alerts (rule, subject, severity, sentence, value, limit_value,"
+                " what_to_do, details, since, judged_at) VALUES (%(rule)s, %(subject)s,"
+                " %(severity)s, %(sentence)s, %(value)s, %(limit)s, %(todo)s, %(details)s, %(now)s,"
+                " %(now)s) ON CONFLICT (rule, subject) WHERE resolved_at IS NULL DO UPDATE SET"
+                " severity = excluded.severity, sentence = excluded.sentence,"
+                " value = excluded.value, limit_value = excluded.limit_value,"
+                " what_to_do = excluded.what_to_do, details = excluded.details,"
+                " judged_at = excluded.judged_at",
+                {
+                    "rule": one.rule,
+                    "subject": one.subject,
+                    "severity": one.severity,
+                    "sentence": one.sentence,
+                    "value": one.value,
+                    "limit": one.limit,
+                    "todo": RULES[one.rule].what_to_do.replace("<model>", one.subject),
+                    "details": Jsonb(list(one.details)),
+                    "now": moment,
+                },
+            )
+        connection.execute("DELETE FROM leadml.alerts WHERE resolved_at < %s", (moment - KEEP,))
+        return _firing(connection)
+
+
+def firing_alerts(url: str, **options: Any) -> list[Alert]:
+    """The alerts that fire now, the worst first.
+
+    Args:
+        url: PostgreSQL, migrated.
+        options: As those of `postgres.connect`, such as time limits.
+    """
+    with connect(url, **options) as connection:
+        return _firing(connection)
+
+
+def untold_alerts(url: str, now: datetime) -> list[Alert]:
+    """The alerts that a webhook has to be told of.
+
+    They are those that fire and were never told, that changed since, or that were told a day ago;
+    and those that were told and have ended.
+    """
+    moment = require_utc(now, "now")
+    with connect(url) as connection:
+        known = _select(
+            connection,
+            "WHERE resolved_at IS NULL OR told IS NOT NULL AND told <> %(resolved)s"
+            " ORDER BY since, id",
+            resolved=RESOLVED,
+        )
+    return [
+        alert
+        for alert in known
+        if alert.resolved_at is not None
+        or alert.told != alert.fingerprint
+        or alert.told_at is None
+        or moment - alert.told_at >= AGAIN
+    ]
+
+
+def note_told(url: str, alerts: Sequence[Alert], now: datetime) -> None:
+    """Remember what a webhook was told."""
+    moment = require_utc(now, "now")
+    with connect(url) as connection, connection.cursor() as cursor:
+        cursor.executemany(
+            "UPDATE leadml.alerts SET told = %s, told_at = %s WHERE id = %s",
+            [(RESOLVED if a.resolved_at else a.fingerprint, moment, a.id) for a in alerts],
+        )
+
+
+def _firing(connection: psycopg.Connection[Any]) -> list[Alert]:
+    return _select(
+        connection, "WHERE resolved_at IS NULL ORDER BY severity <> 'critical', since, id"
+    )
+
+
+def _select(connection: psycopg.Connection[Any], where: str, **params: Any) -> list[Alert]:
+    query = f"SELECT {_COLUMNS} FROM leadml.alerts {where}"  # noqa: S608 - written above
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(query.encode(), params).fetchall()
+    return [Alert(**{**row, "details": tuple(row["details"])}) for row in rows]

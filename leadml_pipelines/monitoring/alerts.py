@@ -1,0 +1,275 @@
+"""What each alert rule says of the figures of the day.
+
+Nothing here reads or writes: figures in, judgements out. A rule that has too little to go by says
+so and does not fire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from leadml_pipelines.monitoring.enough import NotEnough
+from leadml_pipelines.monitoring.live import LivePerformance
+from leadml_pipelines.monitoring.populations import SCORE
+from leadml_pipelines.monitoring.records import DriftRecord
+from leadml_pipelines.monitoring.rules import RULES, Severity
+from leadml_pipelines.monitoring.serving_figures import ServingFigures
+
+SERVING, TRAINING = "serving", "training"
+"""The subjects of the rules that are not about one model."""
+NAMED = 5
+"""Drifted columns named in a sentence; the details have all of them."""
+
+
+_RANKING = {"roc_auc": "ROC AUC", "spearman": "Spearman correlation"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """From where on the rules fire; the settings `LEADML_ALERT_...`.
+
+    Attributes:
+        performance_drop: Share of the test's figure that a metric may fall below it.
+        stale_share: Most predictions from stale features, as a share.
+        cache_hit_rate: Fewest predictions whose features were in Redis, as a share.
+        latency_ms: The 95th percentile of the latency, in milliseconds.
+        training_success: Fewest runs of the training job that end well, as a share.
+    """
+
+    performance_drop: float = 0.05
+    stale_share: float = 0.05
+    cache_hit_rate: float = 0.80
+    latency_ms: float = 50.0
+    training_success: float = 0.95
+
+
+@dataclass(frozen=True)
+class TrainingRuns:
+    """How the runs of the training job ended.
+
+    Attributes:
+        succeeded: Runs that ended well.
+        failed: Runs that failed. One that somebody cancelled counts as neither.
+        days: In how many days.
+    """
+
+    succeeded: int
+    failed: int
+    days: int
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a rule says of a subject.
+
+    Attributes:
+        rule: Name of the rule.
+        subject: A model, `serving` or `training`.
+        firing: Whether it is an alert.
+        sentence: In words.
+        value: The number that was judged; None when there was not enough to judge.
+        limit: The number that it was held against; None likewise.
+        severity: How bad it is.
+        details: What makes it another alert though rule and subject are the same.
+    """
+
+    rule: str
+    subject: str
+    firing: bool
+    sentence: str
+    value: float | None = None
+    limit: float | None = None
+    severity: Severity = "warning"
+    details: tuple[str, ...] = field(default=())
+
+
+def judge(
+    drift: Mapping[str, DriftRecord | NotEnough],
+    live: Mapping[str, LivePerformance | NotEnough],
+    serving: ServingFigures | NotEnough,
+    training: TrainingRuns | NotEnough,
+    limits: Limits,
+    *,
+    expected_drift: Iterable[str] = (),
+) -> list[Judgement]:
+    """Let every rule judge what it watches.
+
+    Args:
+        drift: The newest comparison of each model.
+        live: The newest judgement of each champion.
+        serving: Figures of the last day.
+        training: How training went.
+        limits: From where on rules fire.
+        expected_drift: Columns whose drift is known and no alert.
+
+    Returns:
+        For `drift`, `accuracy` and `ranking` one for each model (a regression has no accuracy), for
+        the others one each, in the order of `RULES`.
+    """
+    known = frozenset(expected_drift)
+    return [
+        *(_drift(name, found, known) for name, found in drift.items()),
+        *(
+            one
+            for name, found in live.items()
+            for one in _metric("accuracy", name, found, limits, {"accuracy": "accuracy"})
+        ),
+        *(
+            one
+            for name, found in live.items()
+            for one in _metric("ranking", name, found, limits, _RANKING)
+        ),
+        *_serving(serving, limits),
+        _training(training, limits),
+    ]
+
+
+def drift_sentence(found: DriftRecord, drifted: Sequence[str]) -> str:
+    """A comparison in words."""
+    against = (
+        f"between the {found.reference_rows:,} rows that {found.model_id} learned from and the "
+        f"{found.current_rows:,} of the snapshot of {found.as_of:%Y-%m-%d %H:%M} UTC"
+    )
+    if not drifted:
+        return f"{found.model_name}: none of {len(found.columns)} columns has drifted {against}"
+    figures = {one.name: one for one in found.columns}
+    parts = []
+    for name in drifted[:NAMED]:
+        one = figures[name]
+        ks = "" if one.ks is None else f", KS {one.ks:.2f}"
+        parts.append(f"{'its score' if name == SCORE else name} (PSI {one.psi:.2f}{ks})")
+    more = f" and {len(drifted) - NAMED} more" if len(drifted) > NAMED else ""
+    return (
+        f"{found.model_name}: {len(drifted)} of {len(found.columns)} columns have drifted "
+        f"{against}: {', '.join(parts)}{more}"
+    )
+
+
+def unexpected(found: DriftRecord, expected: Iterable[str]) -> tuple[str, ...]:
+    """The drifted columns that nobody declared as known."""
+    known = frozenset(expected)
+    return tuple(name for name in found.drifted if name not in known)
+
+
+def _drift(name: str, found: DriftRecord | NotEnough, known: frozenset[str]) -> Judgement:
+    if isinstance(found, NotEnough):
+        return Judgement("drift", name, False, f"{name}: {found}")
+    drifted = unexpected(found, known)
+    return Judgement(
+        "drift",
+        name,
+        bool(drifted),
+        drift_sentence(found, drifted),
+        float(len(drifted)),
+        0.0,
+        # A feature that moves may be one that the model hardly uses; its score is what it says.
+        "critical" if SCORE in drifted else RULES["drift"].severity,
+        tuple(sorted(drifted)),
+    )
+
+
+def _metric(
+    rule: str,
+    name: str,
+    found: LivePerformance | NotEnough,
+    limits: Limits,
+    metrics: Mapping[str, str],
+) -> list[Judgement]:
+    if isinstance(found, NotEnough):
+        return [Judgement(rule, name, False, f"{name}: {found}")]
+    judged = []
+    for metric, title in metrics.items():
+        one = found.metrics.get(metric)
+        if one is None:
+            continue
+        where = f"on {found.predictions:,} predictions of {found.entities:,} entities"
+        if one.test is None or one.drop is None or one.noise is None:
+            reason = NotEnough(f"{found.model_id} has no test figure to hold {title} against")
+            judged.append(Judgement(rule, name, False, f"{name}: {reason}"))
+            continue
+        firing = one.worse(limits.performance_drop)
+        direction = "lower" if one.drop >= 0 else "higher"
+        judged.append(
+            Judgement(
+                rule,
+                name,
+                firing,
+                f"{name}: {title} of {found.model_id} is {one.live:.3f} {where}, "
+                f"{abs(one.drop):.1%} {direction} than in its test ({one.test:.3f}); "
+                f"{one.noise:.1%} may be chance",
+                one.drop,
+                limits.performance_drop,
+                RULES[rule].severity,
+                (found.model_id,),
+            )
+        )
+    return judged
+
+
+def _serving(found: ServingFigures | NotEnough, limits: Limits) -> list[Judgement]:
+    if isinstance(found, NotEnough):
+        return [
+            Judgement(rule, SERVING, False, f"{SERVING}: {found}")
+            for rule in ("stale_share", "cache_hit_rate", "latency")
+        ]
+    day = f"of {found.predictions:,} predictions of the last day"
+    judged = [
+        _number(
+            "stale_share",
+            found.stale_share > limits.stale_share,
+            f"{found.stale_share:.1%} {day} are from stale features; "
+            f"up to {limits.stale_share:.1%} may be",
+            found.stale_share,
+            limits.stale_share,
+        ),
+        _number(
+            "cache_hit_rate",
+            found.cache_hit_rate < limits.cache_hit_rate,
+            f"{found.cache_hit_rate:.1%} {day} found their features in Redis; "
+            f"at least {limits.cache_hit_rate:.1%} should",
+            found.cache_hit_rate,
+            limits.cache_hit_rate,
+        ),
+    ]
+    if found.latency_p95_ms is None:
+        reason = NotEnough(f"none {day} was timed")
+        judged.append(Judgement("latency", SERVING, False, f"{SERVING}: {reason}"))
+    else:
+        judged.append(
+            _number(
+                "latency",
+                found.latency_p95_ms > limits.latency_ms,
+                f"95 in 100 {day} took up to {found.latency_p95_ms:.1f} ms; "
+                f"the target is {limits.latency_ms:g} ms",
+                found.latency_p95_ms,
+                limits.latency_ms,
+            )
+        )
+    return judged
+
+
+def _training(found: TrainingRuns | NotEnough, limits: Limits) -> Judgement:
+    if isinstance(found, NotEnough):
+        return Judgement("training_success", TRAINING, False, f"{TRAINING}: {found}")
+    total = found.succeeded + found.failed
+    if not total:
+        reason = NotEnough(f"no run of nightly_training ended in the last {found.days} days")
+        return Judgement("training_success", TRAINING, False, f"{TRAINING}: {reason}")
+    share = found.succeeded / total
+    return Judgement(
+        "training_success",
+        TRAINING,
+        share < limits.training_success,
+        f"{TRAINING}: {found.succeeded} of {total} runs of nightly_training in the last "
+        f"{found.days} days ended well ({share:.1%}); "
+        f"at least {limits.training_success:.1%} should",
+        share,
+        limits.training_success,
+        RULES["training_success"].severity,
+    )
+
+
+def _number(rule: str, firing: bool, sentence: str, value: float, limit: float) -> Judgement:
+    text = f"{SERVING}: {sentence}"
+    return Judgement(rule, SERVING, firing, text, value, limit, RULES[rule].severity)

@@ -1,0 +1,133 @@
+"""What was found, kept in PostgreSQL: drift by snapshot, live performance by day."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from leadml_pipelines.monitoring.drift import ColumnDrift
+from leadml_pipelines.monitoring.live import LiveMetric, LivePerformance
+from leadml_pipelines.postgres import connect
+from leadml_pipelines.times import require_utc
+
+if TYPE_CHECKING:
+    from leadml_pipelines.monitoring.populations import Populations
+
+
+@dataclass(frozen=True)
+class DriftRecord:
+    """One comparison of a model's two populations.
+
+    Attributes:
+        model_name: Name of the model.
+        model_id: The champion of that day.
+        as_of: Moment of the snapshot.
+        recorded_at: When it was compared.
+        reference_rows: Rows that the model learned from.
+        current_rows: Rows that it would score.
+        drifted: The columns over their limit, the furthest first.
+        columns: Every column with its figures (see `ColumnDrift`).
+    """
+
+    model_name: str
+    model_id: str
+    as_of: datetime
+    recorded_at: datetime
+    reference_rows: int
+    current_rows: int
+    drifted: tuple[str, ...]
+    columns: tuple[ColumnDrift, ...]
+
+
+def record_drift(
+    url: str, name: str, sides: Populations, drifts: Sequence[ColumnDrift], now: datetime
+) -> DriftRecord:
+    """Keep a comparison; one of the same model version and snapshot is replaced."""
+    made = DriftRecord(
+        name,
+        sides.model_id,
+        require_utc(sides.as_of, "as_of"),
+        require_utc(now, "now"),
+        len(sides.reference),
+        len(sides.current),
+        tuple(one.name for one in drifts if one.drifted),
+        tuple(drifts),
+    )
+    row = {
+        **{key: getattr(made, key) for key in ("model_name", "model_id", "as_of", "recorded_at")},
+        "reference_rows": made.reference_rows,
+        "current_rows": made.current_rows,
+        "drifted": Jsonb(list(made.drifted)),
+        "columns": Jsonb([asdict(one) for one in made.columns]),
+    }
+    with connect(url) as connection:
+        connection.execute(
+            "INSERT INTO leadml.drift (model_name, model_id, as_of, recorded_at, reference_rows,"
+            " current_rows, drifted, columns) VALUES (%(model_name)s, %(model_id)s, %(as_of)s,"
+            " %(recorded_at)s, %(reference_rows)s, %(current_rows)s, %(drifted)s, %(columns)s)"
+            " ON CONFLICT (model_name, model_id, as_of) DO UPDATE SET"
+            " recorded_at = excluded.recorded_at, reference_rows = excluded.reference_rows,"
+            " current_rows = excluded.current_rows, drifted = excluded.drifted,"
+            " columns = excluded.columns",
+            row,
+        )
+    return made
+
+
+def newest_drift(url: str, name: str, model_id: str, since: datetime) -> DriftRecord | None:
+    """The comparison of a model version that was made last; None if that was before `since`."""
+    with connect(url, row_factory=dict_row) as connection:
+        row = connection.execute(
+            "SELECT model_name, model_id, as_of, recorded_at, reference_rows, current_rows,"
+            " drifted, columns FROM leadml.drift WHERE model_name = %s AND model_id = %s"
+            " AND recorded_at >= %s ORDER BY recorded_at DESC LIMIT 1",
+            (name, model_id, require_utc(since, "since")),
+        ).fetchone()
+    if row is None:
+        return None
+    columns = tuple(ColumnDrift(**one) for one in row["columns"])
+    return DriftRecord(**{**row, "drifted": tuple(row["drifted"]), "columns": columns})
+
+
+def record_live(url: str, found: LivePerformance, now: datetime) -> None:
+    """Keep a judgement; one of the same version, role and moment is replaced."""
+    with connect(url) as connection:
+        connection.execute(
+            "INSERT INTO leadml.live_performance (model_name, model_id, role, since, until,"
+            " recorded_at, predictions, entities, metrics)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " ON CONFLICT (model_id, role, until) DO UPDATE SET since = excluded.since,"
+            " recorded_at = excluded.recorded_at, predictions = excluded.predictions,"
+            " entities = excluded.entities, metrics = excluded.metrics",
+            (
+                found.model_name,
+                found.model_id,
+                found.role,
+                found.since,
+                found.until,
+                require_utc(now, "now"),
+                found.predictions,
+                found.entities,
+                Jsonb({name: asdict(metric) for name, metric in found.metrics.items()}),
+            ),
+        )
+
+
+def newest_live(url: str, model_id: str, role: str, since: datetime) -> LivePerformance | None:
+    """The last judgement of a model version in a role; None if that was before `since`."""
+    with connect(url, row_factory=dict_row) as connection:
+        row = connection.execute(
+            "SELECT model_name, model_id, role, since, until, predictions, entities, metrics"
+            " FROM leadml.live_performance WHERE model_id = %s AND role = %s"
+            " AND recorded_at >= %s ORDER BY until DESC LIMIT 1",
+            (model_id, role, require_utc(since, "since")),
+        ).fetchone()
+    if row is None:
+        return None
+    metrics = {name: LiveMetric(**metric) for name, metric in row["metrics"].items()}
+    return LivePerformance(**{**row, "metrics": metrics})

@@ -1,0 +1,82 @@
+"""The alert rules, as data. What they judge by is in `alerts.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["warning", "critical"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An alert rule.
+
+    Attributes:
+        name: Its name, also that of its asset check.
+        meaning: What it watches, in words.
+        severity: How bad it is when it fires.
+        what_to_do: What to do then; `<model>` stands for the subject.
+    """
+
+    name: str
+    meaning: str
+    severity: Severity
+    what_to_do: str
+
+
+RULES: Mapping[str, Rule] = {
+    rule.name: rule
+    for rule in (
+        Rule(
+            "drift",
+            "a feature or the score of a model is far from what the model learned from",
+            "warning",
+            "open the report of the asset <model>_drift; if a source or a feature broke, "
+            "mend it, else let the retraining that was requested run (docs/monitoring.md)",
+        ),
+        Rule(
+            "accuracy",
+            "accuracy on served predictions is lower than in the model's test",
+            "critical",
+            "compare with `leadml models show`; if the last promotion did it, "
+            "`leadml models rollback`, else find the drift and train again",
+        ),
+        Rule(
+            "ranking",
+            "ROC AUC (Spearman for values) on served predictions is lower than in the test",
+            "critical",
+            "compare with `leadml models show`; if the last promotion did it, "
+            "`leadml models rollback`, else find the drift and train again",
+        ),
+        Rule(
+            "stale_share",
+            "too many predictions are from features older than they should be",
+            "warning",
+            "look at PostgreSQL's health and at leadml_online_computed_entities_total: "
+            "stale values are served while it can't compute new ones",
+        ),
+        Rule(
+            "cache_hit_rate",
+            "too few predictions find their features in Redis",
+            "warning",
+            "look whether feature snapshots are published (asset online_features), whether Redis "
+            "evicts keys, and whether LEADML_ONLINE_TTL_SECONDS is too short",
+        ),
+        Rule(
+            "latency",
+            "predictions take longer than the target",
+            "warning",
+            "look at the hit rate first, then at leadml_http_request_seconds by route and at the "
+            "load of Redis and of the machine",
+        ),
+        Rule(
+            "training_success",
+            "too many runs of nightly_training fail",
+            "critical",
+            "open the failed runs of nightly_training in Dagster; the champions go on answering",
+        ),
+    )
+}
+"""Every rule by name."""

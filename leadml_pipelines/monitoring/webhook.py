@@ -1,0 +1,117 @@
+"""Telling a webhook: one POST of JSON, tried again when it is the other side's fault.
+
+The address may hold a token, so it is in no log line, no error and no document. The standard
+library sends, because it logs nothing: httpx writes every address that it calls into its log.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from http import HTTPStatus
+from http.client import HTTPException
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from leadml_pipelines.errors import UserError
+from leadml_pipelines.monitoring.alert_state import Alert
+
+SECONDS = 5.0
+"""How long the other side may be silent."""
+PAUSES = (1.0, 4.0, 16.0)
+"""Seconds before each further try."""
+LONGEST_PAUSE = 60.0
+"""Longer than this we do not wait, even if the other side asks us to."""
+
+
+class WebhookError(UserError):
+    """The webhook could not be told; the sentence says why, never where it is."""
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect is an answer: the alert goes to the address that was configured or to none."""
+
+    def redirect_request(self, *_arguments: Any) -> None:
+        return None
+
+
+def message(alerts: Sequence[Alert], now: datetime) -> dict[str, Any]:
+    """What is posted: the alerts, and their sentences as `text`, which chat services show."""
+    lines = [
+        f"{'resolved' if alert.resolved_at else alert.severity}: {alert.sentence}"
+        + ("" if alert.resolved_at else f". What to do: {alert.what_to_do}")
+        for alert in alerts
+    ]
+    return {
+        "version": 1,
+        "source": "leadml",
+        "sent_at": now.isoformat(),
+        "text": "\n".join(lines),
+        "alerts": [alert.document() for alert in alerts],
+    }
+
+
+def post(
+    address: SecretStr,
+    document: dict[str, Any],
+    *,
+    seconds: float = SECONDS,
+    pauses: Sequence[float] = PAUSES,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Post a document, with some tries.
+
+    No answer, a 429 and any 5xx are tried again, after `Retry-After` if that is longer; anything
+    else is final. A repeated POST may reach the other side twice.
+
+    Args:
+        address: `https://...` or `http://...`.
+        document: JSON-ready.
+        seconds: How long the other side may be silent.
+        pauses: Seconds before each further try.
+        sleep: How to wait.
+
+    Raises:
+        WebhookError: it was not taken.
+    """
+    url = address.get_secret_value()
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise WebhookError("LEADML_ALERT_WEBHOOK is no http:// or https:// address")
+    request = urllib.request.Request(  # noqa: S310 - the scheme was looked at
+        url,
+        json.dumps(document).encode(),
+        {"Content-Type": "application/json", "User-Agent": "leadml"},
+    )
+    opener = urllib.request.build_opener(_NoRedirects)
+    why = ""
+    for pause in (*pauses, None):
+        wanted = 0.0
+        try:
+            with opener.open(request, timeout=seconds):
+                return
+        except urllib.error.HTTPError as error:
+            error.close()
+            why = f"answered {error.code}"
+            final = error.code < HTTPStatus.INTERNAL_SERVER_ERROR
+            if final and error.code != HTTPStatus.TOO_MANY_REQUESTS:
+                raise WebhookError(f"the alert webhook {why}; see LEADML_ALERT_WEBHOOK") from None
+            wanted = _retry_after(error)
+        except (OSError, HTTPException) as error:
+            # Of the reason only its kind: some quote a part of the address.
+            reason = getattr(error, "reason", error)
+            why = f"can't be reached ({type(reason).__name__})"
+        if pause is not None:
+            sleep(min(max(pause, wanted), LONGEST_PAUSE))
+    tries = len(pauses) + 1
+    raise WebhookError(f"the alert webhook {why}, {tries} times; see LEADML_ALERT_WEBHOOK")
+
+
+def _retry_after(error: urllib.error.HTTPError) -> float:
+    given = str(error.headers.get("Retry-After", ""))
+    return float(given) if given.isdigit() else 0.0

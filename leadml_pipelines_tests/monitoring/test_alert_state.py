@@ -1,0 +1,97 @@
+"""Alerts begin, go on and end; and what of them is news."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from leadml_pipelines.monitoring.alert_state import (
+    firing_alerts,
+    note_told,
+    record_judgements,
+    untold_alerts,
+)
+from leadml_pipelines.monitoring.alerts import Judgement
+from leadml_pipelines.postgres import connect
+
+NOW = datetime(2026, 4, 12, 5, 30, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(autouse=True)
+def _no_alerts(postgres_url: str) -> Iterator[None]:
+    yield
+    with connect(postgres_url) as connection:
+        connection.execute("TRUNCATE leadml.alerts")
+
+
+def stale(value: float = 0.2, *, firing: bool = True, severity: str = "warning") -> Judgement:
+    sentence = f"{value:.0%} are stale"
+    return Judgement("stale_share", "serving", firing, sentence, value, 0.05, severity)  # type: ignore[arg-type]
+
+
+def drift(*columns: str) -> Judgement:
+    return Judgement("drift", "churn", True, "moved", 1.0, 0.0, "critical", columns)
+
+
+def test_an_alert_keeps_its_beginning_and_tells_its_newest_number(postgres_url: str) -> None:
+    record_judgements(postgres_url, [stale(0.2)], NOW)
+    (alert,) = record_judgements(postgres_url, [stale(0.3)], NOW + HOUR)
+    assert (alert.since, alert.judged_at, alert.value) == (NOW, NOW + HOUR, 0.3)
+    assert firing_alerts(postgres_url) == [alert]
+
+
+def test_what_to_do_names_the_model(postgres_url: str) -> None:
+    (alert,) = record_judgements(postgres_url, [drift("age")], NOW)
+    assert "the asset churn_drift" in alert.what_to_do
+
+
+def test_the_worst_alert_comes_first(postgres_url: str) -> None:
+    record_judgements(postgres_url, [stale()], NOW)
+    alerts = record_judgements(postgres_url, [stale(), drift("age")], NOW + HOUR)
+    assert [alert.rule for alert in alerts] == ["drift", "stale_share"]
+
+
+@pytest.mark.parametrize("after", [[stale(firing=False)], []])
+def test_an_alert_that_does_not_fire_any_more_has_ended(
+    postgres_url: str, after: list[Judgement]
+) -> None:
+    record_judgements(postgres_url, [stale()], NOW)
+    assert record_judgements(postgres_url, after, NOW + HOUR) == []
+    (again,) = record_judgements(postgres_url, [stale()], NOW + 2 * HOUR)
+    assert again.since == NOW + 2 * HOUR
+
+
+def news(url: str, judgements: list[Judgement], now: datetime) -> list[tuple[str, str]]:
+    """What a webhook hears after these judgements."""
+    record_judgements(url, judgements, now)
+    alerts = untold_alerts(url, now)
+    note_told(url, alerts, now)
+    return [(alert.rule, str(alert.document()["status"])) for alert in alerts]
+
+
+def test_an_alert_is_news_once_and_again_after_a_day(postgres_url: str) -> None:
+    assert news(postgres_url, [stale()], NOW) == [("stale_share", "firing")]
+    assert news(postgres_url, [stale(0.4)], NOW + HOUR) == []
+    assert news(postgres_url, [stale()], NOW + 24 * HOUR) == [("stale_share", "firing")]
+
+
+def test_an_alert_that_changed_is_news(postgres_url: str) -> None:
+    assert news(postgres_url, [drift("age")], NOW) == [("drift", "firing")]
+    assert news(postgres_url, [drift("age", "income")], NOW + HOUR) == [("drift", "firing")]
+    assert news(postgres_url, [stale(), drift("age", "income")], NOW + HOUR) == [
+        ("stale_share", "firing")
+    ]
+    assert news(postgres_url, [stale(severity="critical"), drift("age", "income")], NOW + HOUR) == [
+        ("stale_share", "firing")
+    ]
+
+
+def test_the_end_of_an_alert_is_news_once_if_its_beginning_was(postgres_url: str) -> None:
+    news(postgres_url, [stale()], NOW)
+    assert news(postgres_url, [], NOW + HOUR) == [("stale_share", "resolved")]
+    assert news(postgres_url, [], NOW + 2 * HOUR) == []
+    record_judgements(postgres_url, [stale()], NOW + 3 * HOUR)
+    assert news(postgres_url, [], NOW + 4 * HOUR) == []

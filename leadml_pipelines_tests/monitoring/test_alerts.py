@@ -1,0 +1,142 @@
+"""The alert rules: each at its limit, and what it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from leadml_pipelines.monitoring.alerts import Judgement, Limits, TrainingRuns, judge
+from leadml_pipelines.monitoring.drift import ColumnDrift
+from leadml_pipelines.monitoring.enough import NotEnough
+from leadml_pipelines.monitoring.live import LiveMetric, LivePerformance
+from leadml_pipelines.monitoring.populations import SCORE
+from leadml_pipelines.monitoring.records import DriftRecord
+from leadml_pipelines.monitoring.rules import RULES
+from leadml_pipelines.monitoring.serving_figures import ServingFigures
+
+NOW = datetime(2026, 4, 12, 5, 30, tzinfo=UTC)
+NOTHING = NotEnough("nothing was served")
+FIGURES = ServingFigures(NOW, NOW, 1_000, 0.05, 0.80, 50.0)
+RUNS = TrainingRuns(19, 1, 30)
+
+
+def column(name: str, *, drifted: bool) -> ColumnDrift:
+    return ColumnDrift(name, "double", 0.5 if drifted else 0.1, 0.05, 0.4, 0.1, 0.0, 0.0, drifted)
+
+
+def drift(*names: str) -> DriftRecord:
+    columns = (
+        *(column(name, drifted=True) for name in names),
+        column("steady", drifted=False),
+    )
+    return DriftRecord("churn", "churn_1", NOW, NOW, 20_000, 500, names, columns)
+
+
+def live(**metrics: LiveMetric) -> LivePerformance:
+    return LivePerformance("churn", "churn_1", "champion", NOW, NOW, 400, 300, metrics)
+
+
+def judged(
+    rule: str,
+    *,
+    moved: DriftRecord | NotEnough = NOTHING,
+    performed: LivePerformance | NotEnough = NOTHING,
+    serving: ServingFigures | NotEnough = NOTHING,
+    training: TrainingRuns | NotEnough = NOTHING,
+    expected_drift: tuple[str, ...] = (),
+) -> Judgement:
+    every = judge(
+        {"churn": moved},
+        {"churn": performed},
+        serving,
+        training,
+        Limits(),
+        expected_drift=expected_drift,
+    )
+    (found,) = [one for one in every if one.rule == rule]
+    return found
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+def test_with_nothing_to_go_by_no_rule_fires_and_each_says_so(rule: str) -> None:
+    found = judged(rule)
+    assert not found.firing
+    assert found.value is None
+    assert "not enough yet: nothing was served" in found.sentence
+
+
+@pytest.mark.parametrize("rule", ["stale_share", "cache_hit_rate", "latency"])
+def test_a_figure_at_its_limit_is_no_alert(rule: str) -> None:
+    assert not judged(rule, serving=FIGURES).firing
+
+
+@pytest.mark.parametrize(
+    ("rule", "figures", "sentence"),
+    [
+        ("stale_share", replace(FIGURES, stale_share=0.051), "5.1% of 1,000 predictions"),
+        ("cache_hit_rate", replace(FIGURES, cache_hit_rate=0.79), "79.0% of 1,000 predictions"),
+        ("latency", replace(FIGURES, latency_p95_ms=50.1), "up to 50.1 ms; the target is 50 ms"),
+    ],
+)
+def test_a_figure_past_its_limit_fires(rule: str, figures: ServingFigures, sentence: str) -> None:
+    found = judged(rule, serving=figures)
+    assert found.firing
+    assert sentence in found.sentence
+    assert found.value != found.limit
+
+
+def test_a_latency_that_nobody_measured_is_not_judged() -> None:
+    found = judged("latency", serving=replace(FIGURES, latency_p95_ms=None))
+    assert (found.firing, found.value) == (False, None)
+
+
+def test_training_that_fails_too_often_fires() -> None:
+    assert not judged("training_success", training=RUNS).firing
+    found = judged("training_success", training=TrainingRuns(18, 1, 30))
+    assert found.firing
+    assert "18 of 19 runs of nightly_training in the last 30 days ended well" in found.sentence
+    assert not judged("training_success", training=TrainingRuns(0, 0, 30)).firing
+
+
+def test_drift_names_what_moved_and_is_critical_when_the_score_did() -> None:
+    assert not judged("drift", moved=drift()).firing
+    found = judged("drift", moved=drift("age", "income"))
+    assert (found.firing, found.severity, found.details) == (True, "warning", ("age", "income"))
+    assert "2 of 3 columns have drifted" in found.sentence
+    assert "age (PSI 0.50, KS 0.40)" in found.sentence
+    assert "steady" not in found.sentence
+    assert judged("drift", moved=drift(SCORE)).severity == "critical"
+
+
+def test_drift_that_is_expected_is_no_alert() -> None:
+    found = judged("drift", moved=drift("age", "income"), expected_drift=("age",))
+    assert found.details == ("income",)
+    assert not judged("drift", moved=drift("age"), expected_drift=("age",)).firing
+
+
+def test_a_model_worse_than_its_test_beyond_noise_fires() -> None:
+    worse = live(
+        accuracy=LiveMetric(0.70, 0.85, 0.176, 0.04), roc_auc=LiveMetric(0.80, 0.9, 0.111, 0.2)
+    )
+    found = judged("accuracy", performed=worse)
+    assert (found.firing, found.severity, found.details) == (True, "critical", ("churn_1",))
+    assert "0.700 on 400 predictions of 300 entities, 17.6% lower than" in found.sentence
+    # Lower by more than 5 %, but that may be chance.
+    assert not judged("ranking", performed=worse).firing
+
+
+def test_a_regression_is_judged_by_its_ranking_alone() -> None:
+    every = judge(
+        {}, {"lead_score": live(spearman=LiveMetric(0.1, 0.4, 0.75, 0.2))}, NOTHING, NOTHING,
+        Limits(),
+    )  # fmt: skip
+    mine = [one for one in every if one.subject == "lead_score"]
+    assert [(one.rule, one.firing) for one in mine] == [("ranking", True)]
+
+
+def test_every_rule_says_what_to_do() -> None:
+    for rule in RULES.values():
+        assert rule.meaning
+        assert rule.what_to_do
