@@ -14,7 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from leadml_pipelines.commands import models_backtest
+from leadml_pipelines.commands import (
+    models_backtest,  # noqa: F401 - registers its command
+    models_train,  # noqa: F401 - registers its command
+)
 from leadml_pipelines.commands.common import DEFAULT_HOME, Home, deployment, postgres, terminal
 from leadml_pipelines.commands.features import features
 from leadml_pipelines.commands.models import models
@@ -34,7 +37,6 @@ app = typer.Typer(
 quarantine = typer.Typer(help="Rows that broke the contract: see them, replay them after a fix.")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(features, name="features")
-models.command("backtest")(models_backtest.backtest_model)
 app.add_typer(models, name="models")
 
 INTERRUPTED = 130

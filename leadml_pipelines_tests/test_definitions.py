@@ -6,6 +6,7 @@ import sys
 import dagster as dg
 import pytest
 
+from leadml_pipelines.assets.models import TUNER_TAG
 from leadml_pipelines.definitions import defs
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.learning.specs import SPECS
@@ -46,6 +47,10 @@ def test_a_nightly_job_ends_where_a_sensor_takes_over(job: str, reaches: str) ->
     }
     assert reaches in selected
     assert not selected & {"online_features", "online_models"}
+
+
+def test_the_nightly_training_searches_with_a_budget() -> None:
+    assert defs.resolve_job_def("nightly_training").tags[TUNER_TAG] == "optuna"
 
 
 def test_addresses_come_from_variables_whose_values_dagster_never_shows() -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from leadml_pipelines.assets.metadata import markdown_table, plain, rows
+from leadml_pipelines.assets.progress import live_progress
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.resources.connections import (
@@ -17,6 +18,25 @@ from leadml_pipelines.sources.contract import TABLES
 
 if TYPE_CHECKING:
     from leadml_pipelines.learning.registry import Registry
+
+TUNER_TAG = "leadml/tuner"
+"""Tag of a job or run: how its models are searched where no setting says so."""
+
+
+class TrainingConfig(dg.Config):
+    """What one run changes in a model's search, over everything else that says so.
+
+    Attributes:
+        hyperparameter_tuning: Whether parameters are searched.
+        tuner: `grid` or `optuna`.
+        tuning_trials: Most combinations that optuna tries.
+        tuning_seconds: When optuna stops even so.
+    """
+
+    hyperparameter_tuning: bool | None = None
+    tuner: str | None = None
+    tuning_trials: int | None = None
+    tuning_seconds: float | None = None
 
 
 def training_set_asset(name: str) -> dg.AssetsDefinition:
@@ -77,23 +97,31 @@ def model_asset(name: str) -> dg.AssetsDefinition:
         ],
     )
     def asset(
-        context: dg.AssetExecutionContext, postgres: PostgresResource, settings: SettingsResource
+        context: dg.AssetExecutionContext,
+        config: TrainingConfig,
+        postgres: PostgresResource,
+        settings: SettingsResource,
     ) -> dg.MaterializeResult:
         from leadml_pipelines.learning.specs import specs
         from leadml_pipelines.learning.train import journal_of, train
         from leadml_pipelines.learning.training_set import latest_training_set
+        from leadml_pipelines.settings import ModelOverrides
 
-        config = settings.load()
-        spec = specs(config)[name]
-        training_set = latest_training_set(config.training_sets, name)
+        house = settings.load()
+        spec = specs(house)[name]
+        wanted = context.run.tags.get(TUNER_TAG)
+        if wanted and (name not in house.models or house.models[name].tuner is None):
+            spec = spec.with_overrides(ModelOverrides.model_validate({"tuner": wanted}))
+        spec = spec.with_overrides(ModelOverrides.model_validate(config.model_dump()))
+        training_set = latest_training_set(house.training_sets, name)
         trained = train(
             spec,
             training_set,
-            seed=config.seed,
-            threads=config.training_threads,
-            device=config.device,
-            journal=journal_of(config.tuning, spec, training_set),
-            progress=lambda done, total, text: context.log.info("%d/%d %s", done, total, text),
+            seed=house.seed,
+            threads=house.training_threads,
+            device=house.device,
+            journal=journal_of(house.tuning, spec, training_set),
+            progress=live_progress(context),
         )
         record = registry(postgres, settings).register(trained)
         return dg.MaterializeResult(

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from leadml_pipelines.assets.models import TUNER_TAG
 from leadml_pipelines.assets.online import online_assets
 
 # These four read or replace the newest extract: one at a time, the others wait in the queue.
@@ -20,7 +21,8 @@ nightly_training = dg.define_asset_job(
     selection=dg.AssetSelection.groups("training", "models"),
     description="Training sets, candidates, and the promotion of those that pass their gate.",
     executor_def=dg.in_process_executor,
-    tags=ONE_AT_A_TIME,
+    # The night has time: a search with a budget instead of the grid.
+    tags={**ONE_AT_A_TIME, TUNER_TAG: "optuna"},
 )
 
 publish_features = dg.define_asset_job(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leadml_pipelines.commands.common import DEFAULT_HOME, Home, terminal
+from leadml_pipelines.commands.common import DEFAULT_HOME, Home
+from leadml_pipelines.commands.models import models
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from leadml_pipelines.settings import Settings
 
 
+@models.command("backtest")
 def backtest_model(
     name: Annotated[str, typer.Argument(help="Name of a model, as in conversion.")],
     home: Home = DEFAULT_HOME,
@@ -48,7 +50,7 @@ def backtest_model(
         raise typer.BadParameter(str(error), param_hint="--every") from error
     settings = Settings(home=home)
     spec = declared(settings, name)
-    console = Console(quiet=True) if as_json else terminal()
+    console = Console(quiet=as_json)
     with bars(console) as progress, bar(progress, f"backtest of {name}") as report:
         found = backtest(
             spec,
@@ -63,6 +65,7 @@ def backtest_model(
         sys.stdout.write(json.dumps(backtest_document(spec, found), indent=2) + "\n")
         return
     console.print(_table(spec, found))
+    console.print("below each figure: its 95 % interval", highlight=False)
     for cut in found:
         if cut.skipped:
             console.print(f"{cut.at:%Y-%m-%d}: {cut.skipped}", soft_wrap=True, highlight=False)
@@ -100,39 +103,37 @@ def _rows(spec: ModelSpec, settings: Settings, report: Report) -> TrainingSet:
 
 
 def _table(spec: ModelSpec, found: list[Cut]) -> Table:
+    """A line per cut, narrow enough for a terminal of 80 columns."""
+    from rich import box
     from rich.table import Table
 
-    from leadml_pipelines.learning.metric_names import METRIC_NAMES, metric_text, range_text
+    from leadml_pipelines.learning.metric_names import METRIC_NAMES, metric_text
+
+    def cell(figures: Mapping[str, Mapping[str, float]] | None, metric: str) -> str:
+        one = (figures or {}).get(metric)
+        if one is None:
+            return ""
+        value, low, high = (metric_text(metric, one[key]) for key in ("value", "low", "high"))
+        return f"{value}\n{low}–{high}"
 
     classes = spec.objective == "classification"
-    beside = ("ece", "captured_10") if classes else ("total_ratio", "captured_10")
-    table = Table(
-        title=f"{spec.name}: trained on what was known at each date", title_justify="left"
+    beside, heading = (
+        ("ece", "calibration error") if classes else ("total_ratio", "predicted / actual sum")
     )
-    table.add_column("known until (UTC)")
-    table.add_column("rows")
-    table.add_column("examined until")
-    table.add_column("rows")
-    table.add_column(METRIC_NAMES[spec.metric])
-    table.add_column("linear")
-    table.add_column("heuristic")
-    for metric in beside:
-        table.add_column(METRIC_NAMES[metric])
+    table = Table(
+        title=f"{spec.name}, trained on what was known at each date (UTC)",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    names = (METRIC_NAMES[spec.metric], "linear model", "heuristic", heading)
+    for name in ("known until", "asked until", *names):
+        table.add_column(name, min_width=11)
     for cut in found:
-
-        def cell(figures: Mapping[str, Mapping[str, float]] | None, metric: str) -> str:
-            one = (figures or {}).get(metric)
-            if one is None:
-                return ""
-            ends = range_text(metric, one["low"], one["high"])
-            return f"{metric_text(metric, one['value'])}\n({ends})"
-
         table.add_row(
-            f"{cut.at:%Y-%m-%d}",
-            f"{cut.train_rows:,}",
-            f"{cut.until:%Y-%m-%d}",
-            f"{cut.rows:,}",
+            f"{cut.at:%Y-%m-%d}\n{cut.train_rows:,} rows",
+            f"{cut.until:%Y-%m-%d}\n{cut.rows:,} rows",
             *(cell(side, spec.metric) for side in (cut.model, cut.logistic, cut.heuristic)),
-            *(cell(cut.model, metric) for metric in beside),
+            cell(cut.model, beside),
         )
     return table

@@ -187,7 +187,7 @@ def _at(
         trained = trainer(known, tell)
     except TooLittleDataError as error:
         return replace(cut, skipped=str(error))
-    tell(99, 100, f"examining {len(period):,} later rows")
+    tell(1, 1, f"examining {len(period):,} later rows")
     model = trained.load()
     fair = ideal_threshold(spec.cost)
     answers = {

@@ -9,7 +9,7 @@ import base64
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib import metadata
 from typing import Any
 
@@ -40,7 +40,6 @@ class CardFacts:
     Attributes:
         spec: The declaration.
         trained_at: When training ended.
-        seconds: How long it took.
         seed: Its seed.
         counts: Rows on every side, and what was left out.
         params: Parameters of the learner.
@@ -56,7 +55,6 @@ class CardFacts:
 
     spec: ModelSpec
     trained_at: datetime
-    seconds: float
     seed: int
     counts: Mapping[str, int]
     params: Mapping[str, Any]
@@ -130,7 +128,7 @@ def _sections(
     yield (
         f"{spec.description} Trained {facts.trained_at:%Y-%m-%d %H:%M} UTC; {verdict}."
         f"\n\nFor each {spec.entity} with `{spec.population}`; it looks "
-        f"{duration_text(spec.horizon)} ahead. Anybody else is outside of what it was examined on."
+        f"{_span(spec.horizon)} ahead. Anybody else is outside of what it was examined on."
     )
     yield "## Gate\n\n" + "\n".join(f"- {_sentence(reason)}" for reason in decision.reasons)
     yield "## Data\n\n" + _data(facts)
@@ -275,7 +273,7 @@ def _limits(facts: CardFacts) -> str:
             f"- Examined once, on rows up to {facts.test[1]:%Y-%m-%d}; what changes after that "
             "(prices, campaigns, sources) it does not know. `leadml models backtest "
             f"{spec.name}` shows how its figures moved before.",
-            f"- A label looks {duration_text(spec.horizon)} ahead, so the newest rows it learned "
+            f"- A label looks {_span(spec.horizon)} ahead, so the newest rows it learned "
             f"from are that much older than the first it was examined on.",
             "- SHAP values say what moves the model's answer, not what would move the customer.",
             f"- Words seen in fewer than {LEAST_LEADS} {spec.entity}s, and words it never saw, "
@@ -293,9 +291,14 @@ def _reproduce(facts: CardFacts) -> str:
     )
     return (
         f"Training set `{facts.training_set_hash[:16]}`, declaration `{facts.spec.hash[:16]}`, "
-        f"seed {facts.seed}: the same model, bit for bit, in {facts.seconds:,.0f} s. "
+        f"seed {facts.seed}: the same model, bit for bit. "
         f"Learner `{facts.spec.learner}` with {params}. {versions}."
     )
+
+
+def _span(length: timedelta) -> str:
+    days, rest = divmod(length, timedelta(days=1))
+    return duration_text(length) if rest else f"{days} day{'' if days == 1 else 's'}"
 
 
 def _table(header: Iterable[str], body: Iterable[Iterable[str]]) -> str:

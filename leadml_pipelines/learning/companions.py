@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LEAST_OF_A_WORD = 20
 """Fewest rows in which a word came true; a rarer one is not spoken of."""
-_ROUNDS = 200
+_ROUNDS = 120
 
 
 def fit_companion(
@@ -58,7 +58,8 @@ def fit_companion(
         "objective": "multi:softprob",
         "num_class": len(spoken) + 1,
         "eval_metric": "mlogloss",
-        "max_depth": 4,
+        "max_depth": 3,
+        "learning_rate": 0.1,
     }
     where = dict(zip(known.tolist(), target.tolist(), strict=True))
 

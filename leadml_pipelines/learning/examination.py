@@ -80,11 +80,6 @@ class Trained(Protocol):
         """When training ended."""
         ...
 
-    @property
-    def seconds(self) -> float:
-        """How long it took."""
-        ...
-
     def load(self) -> LoadedModel:
         """The model in memory, as serving would have it."""
         ...
@@ -235,7 +230,6 @@ def _facts(trained: Trained, metrics: Mapping[str, Any]) -> CardFacts:
     return CardFacts(
         spec=trained.spec,
         trained_at=trained.trained_at,
-        seconds=trained.seconds,
         seed=trained.seed,
         counts=trained.counts,
         params=trained.params,

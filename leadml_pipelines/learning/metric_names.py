@@ -31,9 +31,11 @@ def metric_text(metric: str, value: float) -> str:
     """A figure with as many digits as it deserves: shares in percent, the others by their size."""
     if metric in _PERCENT:
         return f"{100 * value:.1f} %"
+    if metric.startswith("lift"):
+        return f"{value:.2f}"
     return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.{1 if abs(value) >= 100 else 3}f}"
 
 
 def range_text(metric: str, low: float, high: float) -> str:
-    """An interval, as in `0.712 to 0.745`."""
-    return f"{metric_text(metric, low)} to {metric_text(metric, high)}"
+    """An interval, as in `0.712 to 0.745` or `71.2 to 74.5 %`."""
+    return f"{metric_text(metric, low).removesuffix(' %')} to {metric_text(metric, high)}"

@@ -29,8 +29,10 @@ _STYLES: Mapping[str, dict[str, Any]] = {
 alone."""
 _LOW, _MIDDLE, _HIGH, _UNORDERED = "#2b6cb0", "#cfcfcf", "#c0392b", "#8a8a8a"
 _DPI = 110
-_COLOURS = 128
-"""Colours kept in a file: enough for smooth edges, and a quarter of the bytes."""
+_COLOURS = 256
+"""Colours kept in a file: enough for smooth edges, and a fraction of the bytes."""
+_BEST = (0.1, 0.2)
+"""Shares of the rows at which the lift is written down."""
 _WINDOW = re.compile(r"_(\d+)(h|d|w|m)$")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks", "m": "months"}
 
@@ -151,7 +153,7 @@ def _precision_recall(
         "recall: share of the positives that is found",
         "precision: share of positives among those found",
     )
-    _unit(ax, "upper right", "average precision")
+    _unit(ax, "best", "average precision")
 
 
 def _calibration(ax: Axes, evaluation: Mapping[str, Any], classes: bool) -> None:
@@ -196,30 +198,30 @@ def _calibration(ax: Axes, evaluation: Mapping[str, Any], classes: bool) -> None
 
 def _lift(ax: Axes, found: Mapping[str, Any], names: Mapping[str, str], event: str) -> None:
     ax.plot([0, 1], [0, 1], color=GRID, linewidth=1.2, zorder=1)
-    _lines(ax, found, names, None, "")
-    if "model" in found:
-        x, y = found["model"]["x"], found["model"]["y"]
-        for share in (0.1, 0.2):
-            height = float(np.interp(share, x, y))
-            ax.plot([share, share], [0, height], color=MUTED, linewidth=0.8, linestyle=":")
-            ax.annotate(
-                f"best {share:.0%}: {height:.0%} of the {event}, lift {height / share:.1f}",
-                (share, height),
-                xytext=(0.34, max(height - 0.06, 0.55 if share == 0.2 else 0.44)),
-                fontsize=9,
-                color=INK,
-                va="center",
-                zorder=9,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.9},
-                arrowprops={"arrowstyle": "-", "color": "#bdbdbd", "linewidth": 0.8},
-            )
+    heights = {
+        who: [float(np.interp(share, line["x"], line["y"])) for share in _BEST]
+        for who, line in found.items()
+    }
+    labels = {
+        who: f"{names[who]}  {'   '.join(_height(*pair) for pair in zip(_BEST, of, strict=True))}"
+        for who, of in heights.items()
+    }
+    _lines(ax, found, labels, None, "")
+    for share, height in zip(_BEST, heights.get("model", ()), strict=False):
+        ax.plot([share, share], [0, height], color=MUTED, linewidth=0.9, linestyle=":")
+        ax.plot([share], [height], "o", color=_STYLES["model"]["color"], markersize=5, zorder=9)
     _dress(
         ax,
         "Lift: what the best-ranked rows hold",
         "best-ranked share of the rows",
         f"share of the {event} in them",
     )
-    _unit(ax, "lower right", "")
+    shares = " and ".join(f"{share:.0%}" for share in _BEST)
+    _unit(ax, "lower right", f"in the best {shares} (lift)")
+
+
+def _height(share: float, height: float) -> str:
+    return f"{height:.0%} ({height / share:.1f})"
 
 
 def _lines(
@@ -237,7 +239,7 @@ def _lines(
         ax.plot(found[who]["x"], found[who]["y"], label=label, zorder=2 + order, **style)
 
 
-def _unit(ax: Axes, place: Literal["lower right", "upper right"], title: str) -> None:
+def _unit(ax: Axes, place: Literal["lower right", "best"], title: str) -> None:
     """Both axes from 0 to 1, and the legend, this model first."""
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1.01)
@@ -247,7 +249,9 @@ def _unit(ax: Axes, place: Literal["lower right", "upper right"], title: str) ->
             handles[::-1],
             labels[::-1],
             loc=place,
-            frameon=False,
+            facecolor="white",
+            edgecolor="none",
+            framealpha=0.85,
             fontsize=9,
             title=title,
             title_fontsize=9,
@@ -298,5 +302,6 @@ def _png(figure: Figure) -> bytes:
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     out = io.BytesIO()
-    picture.quantize(_COLOURS, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    small = picture.quantize(_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    small.save(out, "PNG", optimize=True)
     return out.getvalue()

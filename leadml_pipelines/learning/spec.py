@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -55,16 +55,19 @@ SMALL_GRID: tuple[Mapping[str, Any], ...] = (
 )
 """From few, shallow splits to many: enough of a search for a first model, over in seconds."""
 
+CLASS_GRID = (*SMALL_GRID, {"max_depth": 4, "min_child_weight": 30, "class_weights": 1.0})
+"""The same, and one combination in which both classes count alike."""
+
 TUNING_SPACE: Mapping[str, tuple[float, float, str]] = {
-    "max_depth": (2, 8, "int"),
-    "min_child_weight": (2, 200, "log"),
-    "learning_rate": (0.01, 0.2, "log"),
+    "max_depth": (2, 6, "int"),
+    "min_child_weight": (3, 60, "log"),
+    "learning_rate": (0.01, 0.1, "log"),
     "subsample": (0.5, 1.0, "float"),
-    "colsample_bytree": (0.3, 1.0, "float"),
-    "reg_lambda": (0.1, 50, "log"),
-    "reg_alpha": (1e-3, 10, "log"),
+    "colsample_bytree": (0.15, 0.8, "float"),
+    "reg_lambda": (0.5, 50, "log"),
+    "class_weights": (0.0, 1.0, "float"),
 }
-"""Where optuna looks for XGBoost's parameters unless a spec says otherwise."""
+"""Where optuna looks for parameters unless a spec says otherwise."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _WORDS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -140,7 +143,7 @@ class ModelSpec:
         max_rows: Most rows taken, by a hash of the row; the same rows each time.
         learner: `xgboost`, or `stack`: trees blended with a linear model where the blend is better
             on the validation part.
-        params: Parameters of XGBoost on top of the defaults of the trainer.
+        params: Parameters on top of the defaults of `trees`: XGBoost's, and `class_weights`.
         hyperparameter_tuning: Whether the search runs; without it the first of the grid is taken.
         tuner: `grid`: every combination of `grid`, the same model each time. `optuna`: a search
             through `tuning_space` that ends after `tuning_trials` or `tuning_seconds`.
@@ -149,8 +152,6 @@ class ModelSpec:
         tuning_trials: Most combinations that optuna tries.
         tuning_seconds: When optuna stops even so; None for never.
         rounds: Most boosting rounds.
-        balanced: Whether the classes get weights by which each counts as much as the other while
-            the trees grow; the chances are calibrated afterwards.
         calibration: How raw scores become chances: the `best` on the validation part, or a named
             one; for classification.
         cost: What wrong answers cost; the threshold is the one that costs least on the validation
@@ -195,9 +196,8 @@ class ModelSpec:
         default_factory=lambda: dict(TUNING_SPACE)
     )
     tuning_trials: int = 40
-    tuning_seconds: float | None = None
+    tuning_seconds: float | None = 600.0
     rounds: int = 600
-    balanced: bool = True
     calibration: Calibration = "best"
     cost: Cost = Cost()
     metric: str = "roc_auc"
@@ -232,6 +232,31 @@ class ModelSpec:
             raise SpecError(f"{self.name}: test_share is {self.test_share}; it must be in (0, 1)")
         if not self.grid:
             raise SpecError(f"{self.name}: the grid is empty; ({{}},) means no search")
+        for problem in self._problems():
+            raise SpecError(f"{self.name}: {problem}")
+
+    def _problems(self) -> Iterator[str]:
+        """What else contradicts itself, sentence by sentence."""
+        if min(self.cost.miss, self.cost.false_alarm) <= 0:
+            yield "a cost is not over 0; what costs nothing is not worth a model"
+        levels = self.risk_levels
+        if levels is not None and not 0 < levels[0] < levels[1] < levels[2] < 1:
+            yield f"risk_levels are {levels}; they must rise between 0 and 1"
+        for parameter, (least, greatest, kind) in self.tuning_space.items():
+            if kind not in ("int", "float", "log"):
+                yield f"tuning_space: {parameter} is {kind!r}; take int, float or log"
+            if least >= greatest or (kind == "log" and least <= 0):
+                yield f"tuning_space: {parameter} can't lie between {least} and {greatest}"
+        names = [companion.name for companion in self.companions]
+        for companion in self.companions:
+            if not _NAME.fullmatch(companion.name) or names.count(companion.name) > 1:
+                yield f"{companion.name!r} can't name one companion; use a name of its own"
+            if companion.horizon <= timedelta(0):
+                yield f"the horizon of {companion.name} is {companion.horizon}"
+            if companion.answer == "urgency" and len(companion.words) < 2:
+                yield f"{companion.name} shows urgency, and needs two words: soon and later"
+            if companion.levels[0] >= companion.levels[1]:
+                yield f"the levels of {companion.name} must rise"
 
     @property
     def higher_is_better(self) -> bool:

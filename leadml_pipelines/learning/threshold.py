@@ -24,8 +24,8 @@ def best_threshold(chances: Vector, labels: Vector, cost: Cost) -> tuple[float, 
         cost: What wrong answers cost.
 
     Returns:
-        The threshold, just over 1 when nobody should be called, and what was seen: its cost per row, and that of calling everybody or
-        nobody.
+        The threshold, just over 1 when nobody should be called; and what was seen: its cost per
+        row, and that of calling everybody or nobody.
     """
     ideal = ideal_threshold(cost)
     edges, places = np.unique(chances, return_inverse=True)

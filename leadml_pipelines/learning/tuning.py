@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,13 +67,14 @@ def search(
         rows: All rows.
         chosen: The folds; at least one.
         tell: Told of each fit.
-        journal: Where optuna writes its trials, so that a search goes on where it was interrupted;
-            None keeps them in memory.
+        journal: Where a search by optuna keeps its trials; None to keep none.
     """
     if not spec.hyperparameter_tuning:
         return _by_grid(spec, base, rows, chosen, tell, [dict(spec.grid[0])])
     if spec.tuner == "optuna":
-        return _by_optuna(spec, base, rows, chosen, tell, journal)
+        from leadml_pipelines.learning.optuna_search import search_by_optuna
+
+        return search_by_optuna(spec, base, rows, chosen, tell, journal)
     return _by_grid(spec, base, rows, chosen, tell, [dict(c) for c in spec.grid])
 
 
@@ -120,7 +120,11 @@ def _by_grid(
     rounds = np.array(used).reshape(len(grid), len(chosen))
     order = np.argsort(-scores.mean(axis=1), kind="stable")
     seen = [
-        {"params": grid[at], "scores": _plain(spec, scores[at]), "rounds": rounds[at].tolist()}
+        {
+            "params": grid[at],
+            "scores": plain_scores(spec, scores[at]),
+            "rounds": rounds[at].tolist(),
+        }
         for at in range(len(grid))
     ]
     return Tuned(
@@ -136,103 +140,7 @@ def _by_grid(
     )
 
 
-def _by_optuna(
-    spec: ModelSpec,
-    base: Mapping[str, Any],
-    rows: Rows,
-    chosen: list[Fold],
-    tell: Tell,
-    journal: Path | None,
-) -> Tuned:
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = None
-    if journal is not None:
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        storage = JournalStorage(JournalFileBackend(str(journal)))
-    study = optuna.create_study(
-        storage=storage,
-        study_name=spec.name,
-        load_if_exists=True,
-        direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=base["seed"], n_startup_trials=10),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=6),
-    )
-    if not study.trials:
-        for combination in spec.grid:
-            inside = {**base, **combination}
-            study.enqueue_trial(
-                {name: inside[name] for name in spec.tuning_space if name in inside}
-            )
-    finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    done = len(study.get_trials(deepcopy=False, states=finished))
-
-    def objective(trial: optuna.Trial) -> float:
-        params = {
-            name: _suggest(trial, name, *bounds) for name, bounds in spec.tuning_space.items()
-        }
-        scores: list[float] = []
-        for number, fold in enumerate(chosen):
-            fits = min(trial.number, spec.tuning_trials - 1) * len(chosen) + number
-            text = f"search, trial {trial.number + 1} of {spec.tuning_trials}"
-            heartbeat = partial(tell, fits, text)
-            trees = fit_trees(spec, {**base, **params}, rows, fold.train, heartbeat=heartbeat)
-            raw = trees.raw_scores(rows.values[fold.valid])
-            scores.append(score(spec, base, rows.labels[fold.valid], raw))
-            trial.set_user_attr(f"fold_{number}", [scores[-1], trees.rounds])
-            trial.report(float(np.mean(scores)), number)
-            if number + 1 < len(chosen) and trial.should_prune():
-                raise optuna.TrialPruned
-        return float(np.mean(scores))
-
-    # A search that was interrupted takes up its trials; those that never ended count for nothing.
-    left = spec.tuning_trials - done
-    if left > 0:
-        study.optimize(objective, n_trials=left, timeout=spec.tuning_seconds)
-    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    ranked = sorted(complete, key=lambda trial: -_value(trial))
-    seen = [
-        {
-            "params": dict(trial.params),
-            "scores": _plain(spec, [at[0] for at in _folds_of(trial)]),
-            "rounds": [at[1] for at in _folds_of(trial)],
-        }
-        for trial in complete
-    ]
-    pruned = len(study.get_trials(deepcopy=False)) - len(complete)
-    return Tuned(
-        params=dict(ranked[0].params),
-        rounds=max(1, round(float(np.mean([at[1] for at in _folds_of(ranked[0])])))),
-        record={
-            "tuner": "optuna",
-            "metric": spec.metric,
-            "folds": len(chosen),
-            "combinations": seen,
-            "pruned": pruned,
-            "taken_up": done,
-        },
-        runner_up=dict(ranked[1].params) if len(ranked) > 1 else None,
-    )
-
-
-def _suggest(trial: Any, name: str, least: float, greatest: float, kind: str) -> float:
-    if kind == "int":
-        return int(trial.suggest_int(name, int(least), int(greatest)))
-    return float(trial.suggest_float(name, least, greatest, log=kind == "log"))
-
-
-def _folds_of(trial: Any) -> list[tuple[float, int]]:
-    return [trial.user_attrs[name] for name in sorted(trial.user_attrs) if name.startswith("fold_")]
-
-
-def _value(trial: Any) -> float:
-    return float(trial.value)
-
-
-def _plain(spec: ModelSpec, scores: Any) -> list[float]:
+def plain_scores(spec: ModelSpec, scores: Any) -> list[float]:
     """Scores as the metric is written, whichever way is better."""
     sign = 1 if spec.higher_is_better else -1
     return [sign * float(value) for value in scores]

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import sync_playwright
 
+from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.services.stack import ServiceStack
 from leadml_pipelines_tests.end_to_end.commands import leadml, processes_of
 from leadml_pipelines_tests.end_to_end.conftest import Demo
@@ -144,6 +145,9 @@ def test_schedules_and_sensors_run_without_anyone_starting_them(up: Up) -> None:
 def test_a_retrained_model_reaches_the_serving_app_with_nobody_touching_it(up: Up) -> None:
     wait_until(lambda: _answers(up, "churn"), "the app has loaded its models", seconds=30)
     before = up.champion("churn")
+    # The night's search may take ten minutes a model; here it has the time of a test.
+    settings = "".join(f"[models.{name}]\ntuning_trials = 2\n" for name in SPECS)
+    (up.demo.home / "leadml.toml").write_text(settings, encoding="utf-8")
     up.run("nightly_training")
     wait_until(lambda: up.champion("churn") != before, "the new model serves", seconds=90)
 

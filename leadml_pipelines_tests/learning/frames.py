@@ -141,7 +141,7 @@ def figures(trained: TrainedModel) -> dict[str, Any]:
     model = trained.load()
     values = model.predict(model.encoder.encode(trained.test)).values
     labels = trained.test["label"].to_numpy(float)
-    return evaluate(trained.spec, labels, values, trained.test["moment"])
+    return evaluate(trained.spec, labels, values, trained.test["moment"], threshold=model.threshold)
 
 
 def heuristic(trained: TrainedModel) -> dict[str, Any]:

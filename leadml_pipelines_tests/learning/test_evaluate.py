@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from leadml_pipelines.learning.baselines import HEURISTICS, evaluate_heuristic
 from leadml_pipelines.learning.evaluate import evaluate
-from leadml_pipelines.learning.gate import decide
 from leadml_pipelines.learning.spec import SpecError
 from leadml_pipelines_tests.learning.frames import rows_frame, spec_for
 
@@ -44,10 +43,10 @@ def test_classification_metrics_of_a_known_case() -> None:
     assert (metrics["rows"], metrics["positives"], metrics["base_rate"]) == (4, 2, 0.5)
 
 
-def test_accuracy_uses_the_threshold_of_the_spec() -> None:
+def test_accuracy_uses_the_threshold_that_is_given() -> None:
     labels, values = _array(1, 0), _array(0.4, 0.2)
-    assert evaluate(spec_for(threshold=0.3), labels, values)["accuracy"] == 1.0
-    assert evaluate(spec_for(threshold=0.5), labels, values)["accuracy"] == 0.5
+    assert evaluate(spec_for(), labels, values, threshold=0.3)["accuracy"] == 1.0
+    assert evaluate(spec_for(), labels, values, threshold=0.5)["accuracy"] == 0.5
 
 
 def test_a_sure_and_wrong_prediction_has_a_finite_log_loss() -> None:
@@ -100,38 +99,3 @@ def test_an_unknown_heuristic_is_refused_by_name() -> None:
     frame = rows_frame(50)
     with pytest.raises(SpecError, match="'guess' is no heuristic"):
         evaluate_heuristic(spec_for(heuristic="guess"), frame, frame, seed=1)
-
-
-def test_a_candidate_better_than_floor_and_heuristic_passes() -> None:
-    decision = decide(spec_for(floor=0.6), {"roc_auc": 0.7}, {"roc_auc": 0.65})
-    assert decision.passed
-    assert len(decision.reasons) == 2
-
-
-@pytest.mark.parametrize(
-    ("value", "rule", "said"),
-    [(0.6, 0.5, "equals the floor"), (0.7, 0.7, "equals the heuristic"), (0.7, 0.8, "worse than")],
-)
-def test_a_candidate_that_only_equals_a_limit_is_rejected_and_told_why(
-    value: float, rule: float, said: str
-) -> None:
-    decision = decide(spec_for(floor=0.6), {"roc_auc": value}, {"roc_auc": rule})
-    assert not decision.passed
-    assert said in decision.reasons[0]
-
-
-def test_a_candidate_may_be_worse_than_the_champion_by_the_slack_and_no_more() -> None:
-    spec = spec_for(champion_slack=0.05)
-    base = {"roc_auc": 0.5}
-    assert decide(spec, {"roc_auc": 0.70}, base, {"roc_auc": 0.74}).passed
-    assert not decide(spec, {"roc_auc": 0.70}, base, {"roc_auc": 0.76}).passed
-
-
-def test_lower_is_better_for_a_loss() -> None:
-    spec = spec_for(metric="log_loss", floor=0.7)
-    assert decide(spec, {"log_loss": 0.5}, {"log_loss": 0.6}).passed
-    assert not decide(spec, {"log_loss": 0.65}, {"log_loss": 0.6}).passed
-
-
-def test_an_undefined_metric_does_not_pass() -> None:
-    assert not decide(spec_for(), {}, {}).passed

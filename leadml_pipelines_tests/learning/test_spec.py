@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from leadml_pipelines.learning.spec import SpecError, age_text
+from leadml_pipelines.learning.encoding import Column
+from leadml_pipelines.learning.spec import Companion, Cost, SpecError, age_text
 from leadml_pipelines.learning.specs import SPECS, specs
+from leadml_pipelines.learning.training_set import assemble
 from leadml_pipelines.settings import ModelOverrides, Settings
 from leadml_pipelines.times import duration_text
-from leadml_pipelines_tests.learning.frames import spec_for
+from leadml_pipelines_tests.learning.frames import DAY, START, rows_frame, spec_for
 
 
 def test_the_three_models_are_declared() -> None:
@@ -71,6 +75,39 @@ def test_a_spec_without_any_moment_is_refused() -> None:
 def test_a_spec_with_an_unknown_metric_is_refused() -> None:
     with pytest.raises(SpecError, match="'f1' is no metric"):
         spec_for(metric="f1")
+
+
+COMPANION = Companion(name="b", label="x", horizon=timedelta(days=1), answer="cross_sell")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"cost": Cost(miss=0)}, "cost is not over 0"),
+        ({"risk_levels": (0.5, 0.2, 0.9)}, "must rise between 0 and 1"),
+        ({"tuning_space": {"max_depth": (2, 6, "whole")}}, "max_depth is 'whole'"),
+        ({"tuning_space": {"reg_lambda": (0.0, 6, "log")}}, "reg_lambda can't lie between 0"),
+        ({"companions": (COMPANION, COMPANION)}, "'b' can't name one companion"),
+        ({"companions": (replace(COMPANION, answer="urgency"),)}, "needs two words"),
+        ({"companions": (replace(COMPANION, levels=(0.6, 0.3)),)}, "levels of b must rise"),
+        ({"companions": (replace(COMPANION, horizon=timedelta(0)),)}, "horizon of b"),
+    ],
+)
+def test_a_declaration_that_contradicts_itself_is_refused_with_its_place(
+    changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(SpecError, match=f"toy: .*{sentence}"):
+        spec_for(**changes)
+
+
+def test_features_can_be_chosen_by_dimension() -> None:
+    columns = [Column("a", "double", "fit"), Column("b", "double", "intent")]
+    frame = rows_frame().assign(a=1.0, b=2.0)
+    span = {"data_start": START, "data_end": START + 200 * DAY}
+    spec = spec_for(dimensions=("intent",))
+    assert assemble(spec, frame, columns, **span).features == (columns[1],)
+    with pytest.raises(SpecError, match="no feature is left"):
+        assemble(spec_for(dimensions=("value",)), frame, columns, **span)
 
 
 def test_a_horizon_is_told_in_days_and_an_age_in_hours() -> None:

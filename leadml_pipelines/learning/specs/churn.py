@@ -8,7 +8,7 @@ people rarely write to an insurer that serves them well.
 
 from datetime import timedelta
 
-from leadml_pipelines.learning.spec import SMALL_GRID, ModelSpec
+from leadml_pipelines.learning.spec import CLASS_GRID, ModelSpec
 
 SPEC = ModelSpec(
     name="churn",
@@ -58,7 +58,7 @@ SPEC = ModelSpec(
     horizon=timedelta(days=60),
     objective="classification",
     split_by="row",
-    grid=SMALL_GRID,
+    grid=CLASS_GRID,
     metric="roc_auc",
     floor=0.6,
     heuristic="random",

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from leadml_pipelines.learning.spec import NEW_LEAD_AGES, SMALL_GRID, ModelSpec
+from leadml_pipelines.learning.spec import CLASS_GRID, NEW_LEAD_AGES, Cost, ModelSpec
 
 SPEC = ModelSpec(
     name="conversion",
@@ -20,8 +20,10 @@ SPEC = ModelSpec(
     objective="classification",
     ages=NEW_LEAD_AGES,
     split_by="lead",
-    grid=SMALL_GRID,
+    grid=CLASS_GRID,
     metric="roc_auc",
     floor=0.6,
     heuristic="quality_threshold",
+    # A call in vain costs minutes of an agent; a buyer who was not called, a commission.
+    cost=Cost(miss=10.0, false_alarm=1.0),
 )

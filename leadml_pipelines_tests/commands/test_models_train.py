@@ -1,0 +1,63 @@
+"""`leadml models train`, as a user runs it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from leadml_pipelines.learning.specs import SPECS
+from leadml_pipelines.learning.training_set import assemble, save_training_set
+from leadml_pipelines_tests.end_to_end.commands import leadml, start
+from leadml_pipelines_tests.learning.frames import DAY, FEATURES, START, rows_frame
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with rows of `conversion`, of which the label is easily learned."""
+    home = tmp_path_factory.mktemp("home")
+    span = {"data_start": START, "data_end": START + 200 * DAY}
+    rows = assemble(SPECS["conversion"], rows_frame(), FEATURES, **span)
+    save_training_set(rows, home / "training_sets")
+    return home
+
+
+def test_a_model_is_trained_registered_and_listed(home: Path) -> None:
+    done = leadml("models", "train", "conversion", "--home", home)
+    assert done.returncode == 0, done.stderr
+    assert "conversion_20" in done.stdout
+    assert "is better than the floor" in done.stdout
+    listed = leadml("models", "list", "--home", home)
+    assert listed.stdout.count("conversion_20") == 1
+
+
+def test_a_model_that_nobody_declared_is_named_with_those_there_are(home: Path) -> None:
+    done = leadml("models", "train", "retention", "--home", home)
+    assert done.returncode == 1
+    assert "there is no model retention" in done.stderr
+    assert "churn, conversion" in done.stderr
+
+
+def test_without_rows_it_says_what_to_do(home: Path) -> None:
+    done = leadml("models", "train", "churn", "--home", home)
+    assert done.returncode == 1
+    assert "error:" in done.stderr
+    assert "extract" in done.stderr
+
+
+def test_ctrl_c_ends_a_search_within_seconds_and_registers_nothing(home: Path) -> None:
+    before = leadml("models", "list", "--home", home).stdout
+    journal = home / "tuning" / "conversion"
+    endless = ("--tuner", "optuna", "--trials", "100000")
+    with start("models", "train", "conversion", *endless, "--home", home) as running:
+        deadline = time.monotonic() + 60
+        while not journal.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert journal.exists(), "the search did not begin"
+        running.send_signal(signal.SIGINT)
+        said, _ = running.communicate(timeout=30)
+    assert running.returncode == 130, said
+    assert "interrupted" in said
+    assert leadml("models", "list", "--home", home).stdout == before
