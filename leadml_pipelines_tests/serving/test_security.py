@@ -23,6 +23,7 @@ from leadml_pipelines.serving.security import (
     require_safe_address,
 )
 from leadml_pipelines.settings import Settings
+from leadml_pipelines_tests.serving.artifacts import KEY as SIGNING_KEY
 from leadml_pipelines_tests.serving.conftest import World, wait_for
 
 KEY = "correct horse battery staple"
@@ -92,6 +93,7 @@ def _command(world: World, **variables: str) -> subprocess.Popen[str]:
         "LEADML_HOME": str(settings.home),
         "LEADML_REDIS_URL": settings.require_redis(),
         "LEADML_POSTGRES_URL": settings.require_postgres(),
+        "LEADML_SIGNING_KEY": SIGNING_KEY,
         **variables,
     }
     return subprocess.Popen(
@@ -140,6 +142,7 @@ def test_command_serves_until_it_is_told_to_end(world: World, tmp_path: Path) ->
     assert process.returncode in (0, -signal.SIGTERM)
     assert "Traceback" not in rest
     assert KEY not in rest
+    assert SIGNING_KEY not in rest
 
 
 def test_app_imports_nothing_heavy_before_it_listens() -> None:
