@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, Literal, get_args
 
 from leadml_pipelines.errors import UserError
+from leadml_pipelines.features.phrase import Phrase
 from leadml_pipelines.features.relations import RELATIONS, SOURCE_TABLES
 
 FeatureType = Literal["double", "integer", "boolean", "category"]
@@ -87,6 +88,7 @@ class Feature:
         description: What the value means, in one sentence.
         dimension: The one dimension of the lead score that it belongs to.
         owner: Who answers for it, `team:<name>` or an e-mail; empty: the owner of its view.
+        phrase: How predictions speak of it; None: by a phrase made of its name.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Feature:
     description: str
     dimension: Dimension
     owner: str = ""
+    phrase: Phrase | None = None
 
     def __post_init__(self) -> None:
         """Refuse a declaration that could not be computed, explained or checked."""

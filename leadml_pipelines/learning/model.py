@@ -8,10 +8,12 @@ features, so is the model's: the contributions are exact SHAP values.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from io import BytesIO
 from typing import Any
 
@@ -22,10 +24,14 @@ from leadml_pipelines.learning.artifacts import load_artifact
 from leadml_pipelines.learning.calibration import Calibration
 from leadml_pipelines.learning.encoding import CATEGORY, Encoder, Matrix, from_document
 from leadml_pipelines.learning.linear import LinearMember
+from leadml_pipelines.learning.tree_shap import TreeShap
 from leadml_pipelines.learning.venn_abers import VennAbers
 
 MODEL_FILE = "model.ubj"
 REST_FILE = "rest.joblib"
+
+ROWS_OF_A_THREAD = 250
+"""Fewer rows are not worth a thread of their own."""
 
 Vector = npt.NDArray[np.float64]
 
@@ -206,8 +212,7 @@ class LoadedModel:
         if not len(values):
             return raw
         for weight, shift, booster in self._trees:
-            margin = booster.inplace_predict(values, predict_type="margin", validate_features=False)
-            raw += weight * (np.asarray(margin, np.float64) - shift)
+            raw += weight * (_margins(booster, values) - shift)
         if self._linear is not None:
             weight, linear = self._linear
             raw += weight * linear.raw_scores(values)
@@ -216,7 +221,7 @@ class LoadedModel:
     def contributions(self, values: Matrix) -> Contributions:
         """Exact SHAP values: tree SHAP of the trees, centred terms of the linear member.
 
-        They sum to the raw score up to float32's precision, in which XGBoost computes.
+        They sum to the raw score up to float32's precision, in which trees are computed.
 
         Args:
             values: As for `predict`.
@@ -227,9 +232,8 @@ class LoadedModel:
         self._require_shape(values)
         total = np.zeros((len(values), len(self.features) + 1))
         if len(values):
-            matrix = self._matrix(values)
-            for weight, shift, booster in self._trees:
-                total += weight * np.asarray(booster.predict(matrix, pred_contribs=True))
+            for (weight, shift, _), shap in zip(self._trees, self._tree_shap, strict=True):
+                total += weight * shap(values)
                 total[:, -1] -= weight * shift
             if self._linear is not None:
                 weight, linear = self._linear
@@ -311,17 +315,6 @@ class LoadedModel:
                 f"not a matrix of shape {values.shape}"
             )
 
-    def _matrix(self, values: Matrix) -> Any:
-        import xgboost
-
-        return xgboost.DMatrix(
-            values,
-            feature_names=list(self.features),
-            feature_types=self.encoder.xgboost_types,
-            enable_categorical=True,
-            nthread=1,
-        )
-
     @cached_property
     def _rest(self) -> Mapping[str, Any]:
         import joblib
@@ -341,6 +334,11 @@ class LoadedModel:
             for member in self.manifest["members"]
             if member["kind"] == "trees"
         ]
+
+    @cached_property
+    def _tree_shap(self) -> list[TreeShap]:
+        """The trees of each such member, read for their contributions."""
+        return [TreeShap.of(booster, len(self.features)) for _, _, booster in self._trees]
 
     @cached_property
     def _linear(self) -> tuple[float, LinearMember] | None:
@@ -385,6 +383,29 @@ def load_model(uri: str, key: bytes | None, manifest_sha256: str | None = None) 
     """
     artifact = load_artifact(uri, key, manifest_sha256)
     return LoadedModel(artifact.manifest, artifact.files)
+
+
+def _margins(booster: Any, values: Matrix) -> Vector:
+    """Raw scores of trees; many rows are shared out between as many threads as there are cores."""
+
+    def ask(rows: Matrix) -> Vector:
+        margin = booster.inplace_predict(rows, predict_type="margin", validate_features=False)
+        return np.asarray(margin, np.float64)
+
+    parts = min(_cores(), len(values) // ROWS_OF_A_THREAD)
+    if parts < 2:
+        return ask(values)
+    return np.concatenate(list(_pool().map(ask, np.array_split(values, parts))))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """One pool for all models and requests, so that many batches at once do not crowd the cores."""
+    return ThreadPoolExecutor(_cores(), thread_name_prefix="trees")
 
 
 def _booster(content: bytes) -> Any:

@@ -19,6 +19,7 @@ from leadml_pipelines.learning.model import Aligner, LoadedModel, load_model
 from leadml_pipelines.learning.signing import SigningKey
 from leadml_pipelines.online.format import Rows, Schema
 from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.serving.answers import Answers
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.population import Population
 from leadml_pipelines.times import utc_now
@@ -49,6 +50,7 @@ class ServedModel:
         pointer: What it was loaded by.
         model: The model in memory.
         population: Who it scores.
+        answers: What its answers say.
         loaded_at: Since when it answers.
     """
 
@@ -56,6 +58,7 @@ class ServedModel:
     pointer: Mapping[str, Any]
     model: LoadedModel
     population: Population
+    answers: Answers
     loaded_at: datetime
     _aligners: dict[int, Aligner] = field(default_factory=dict, repr=False)
 
@@ -270,9 +273,10 @@ def load(name: str, pointer: Mapping[str, Any], key: SigningKey) -> ServedModel:
             f"but the pointer says {pointer['model_id']} of {name}"
         )
     population = Population(str(model.manifest.get("population", "")))
-    # The first prediction imports XGBoost and parses the trees: here, not in somebody's request.
-    model.predict(np.full((1, len(model.features)), np.nan))
-    return ServedModel(name, pointer, model, population, utc_now())
+    # The first answer imports XGBoost and parses the trees: here, not in somebody's request.
+    answers = Answers(model)
+    answers.try_out()
+    return ServedModel(name, pointer, model, population, answers, utc_now())
 
 
 def _vocabularies(schema: Schema) -> dict[str, tuple[str, ...]]:

@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from leadml_pipelines.learning.model import Predictions
-from leadml_pipelines.online.format import Rows
+from leadml_pipelines.online.format import Micros, Rows
 from leadml_pipelines.serving.errors import ApiError, some
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.models import ModelShelf, ServedModel
-from leadml_pipelines.serving.reader import FeatureReader
+from leadml_pipelines.serving.reader import FeatureReader, Found
 from leadml_pipelines.times import from_micros, utc_now
 
 OUTSIDE = "outside_population"
+
+Vector = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """All answers of one request: what a log of predictions needs to know.
+
+    Attributes:
+        found: The entities in the order of the request, where their features were found, and
+            whether these are stale.
+        models: Which model answered for each.
+        values: float64[n], chance or expected value; NaN where the model does not score.
+        predictions: float64[n], 1 or 0, or a score; NaN likewise.
+        scores: float64[n], 0-100 by rank; NaN likewise.
+        as_of: int64[n], the moment of each entity's features, microseconds since 1970 UTC.
+        timestamp: When the predictions were made.
+        seconds: From the beginning of the request's work to its answers.
+    """
+
+    found: Found
+    models: list[ServedModel]
+    values: Vector
+    predictions: Vector
+    scores: Vector
+    as_of: Micros
+    timestamp: datetime
+    seconds: float
 
 
 class Predictor:
@@ -33,33 +65,60 @@ class Predictor:
         self._shelf = shelf
         self._metrics = metrics
 
-    def one(self, model_type: str, entity_id: str) -> dict[str, Any]:
+    def one(self, model_type: str, entity_id: str, *, explain: bool = True) -> dict[str, Any]:
         """The prediction for one entity.
+
+        Args:
+            model_type: Name of a model.
+            entity_id: Whom to predict for.
+            explain: Whether the answer has reasons.
 
         Raises:
             ApiError: model or entity are unknown, or the model does not score this entity.
         """
-        (row,) = self.many(model_type, [entity_id])
+        (row,) = self.many(model_type, [entity_id], explain=explain)
         if row["error"] is not None:
             raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, **row["error"])
         return {name: value for name, value in row.items() if name != "error"}
 
-    def many(self, model_type: str, ids: Sequence[str]) -> list[dict[str, Any]]:
+    def many(
+        self, model_type: str, ids: Sequence[str], *, explain: bool = False
+    ) -> list[dict[str, Any]]:
         """Predictions in the order of the ids; one that the model does not score has an `error`.
+
+        Args:
+            model_type: Name of a model.
+            ids: Whom to predict for.
+            explain: Whether the answers have reasons, which takes a model longer than all else.
 
         Raises:
             ApiError: the model is unknown or not loaded, an entity is unknown, or its features
                 can't be had.
         """
+        begun = time.perf_counter()
         model = self.model(model_type)
         found = self._reader.read_known(model.entity_type, ids)
-        rows: list[dict[str, Any]] = [{}] * len(ids)
-        timestamp = utc_now()
+        count = len(ids)
+        answered = Answered(
+            found=found,
+            models=[model] * count,
+            values=np.full(count, np.nan),
+            predictions=np.full(count, np.nan),
+            scores=np.full(count, np.nan),
+            as_of=np.zeros(count, np.int64),
+            timestamp=utc_now(),
+            seconds=0.0,
+        )
+        rows: list[dict[str, Any]] = [{}] * count
         for group in found.batch.groups:
-            for position, row in self._group(model, group, found.batch.entity_ids):
-                rows[position] = {**row, "timestamp": timestamp}
-        self._metrics.predictions.labels(model.name).inc(len(rows))
+            self._answer(model, group, answered, rows, explain=explain)
+        self._note(replace(answered, seconds=time.perf_counter() - begun))
         return rows
+
+    def _note(self, answered: Answered) -> None:
+        """Count the answers of one request."""
+        for name, count in Counter(model.name for model in answered.models).items():
+            self._metrics.predictions.labels(name).inc(count)
 
     def model(self, model_type: str) -> ServedModel:
         """The model that answers to a name.
@@ -90,13 +149,19 @@ class Predictor:
             f"there is no model named {some([model_type])}; {there_is}",
         )
 
-    def _group(
-        self, model: ServedModel, group: Rows, ids: Sequence[str]
-    ) -> list[tuple[int, dict[str, Any]]]:
-        """Position and prediction of each row of a group."""
+    def _answer(
+        self,
+        model: ServedModel,
+        group: Rows,
+        answered: Answered,
+        rows: list[dict[str, Any]],
+        *,
+        explain: bool,
+    ) -> None:
+        """Put the answers for a group of rows in their places."""
         try:
             inside = model.population.holds(group.values, group.schema.positions)
-            predictions = model.model.predict(model.inputs(group)[inside])
+            inputs = model.inputs(group)
         except KeyError as error:
             raise ApiError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -104,42 +169,44 @@ class Predictor:
                 f"the features online do not fit {model.model.model_id} ({error.args[0]}); "
                 "publish a new feature snapshot, or train the model again",
             ) from error
-        answers = iter(_answers(model, predictions))
-        rows = []
-        for at, scored in enumerate(inside.tolist()):
-            position = int(group.positions[at])
-            answer = next(answers) if scored else _outside(model, ids[position])
-            row = {
+        if not inside.all():
+            inputs = inputs[inside]
+        predictions = model.model.predict(inputs)
+        scored = group.positions[inside]
+        answered.values[scored] = predictions.values
+        answered.predictions[scored] = predictions.predictions
+        answered.scores[scored] = predictions.scores
+        answered.as_of[group.positions] = group.as_of
+        if explain:
+            answers = iter(model.answers.explained(inputs, predictions))
+        else:
+            answers = iter(model.answers.plain(predictions))
+        ids, stale = answered.found.batch.entity_ids, answered.found.stale.tolist()
+        same = {
+            "model_type": model.name,
+            "model_id": model.model.model_id,
+            "timestamp": answered.timestamp,
+            "degraded": answered.found.degraded,
+        }
+        for position, is_scored, as_of in zip(
+            group.positions.tolist(), inside.tolist(), group.as_of.tolist(), strict=True
+        ):
+            answer = next(answers) if is_scored else _outside(model, ids[position])
+            rows[position] = {
                 "entity_id": ids[position],
+                "error": None,
+                "prediction": None,
+                "probability": None,
+                "value": None,
                 **answer,
-                "model_type": model.name,
-                "model_id": model.model.model_id,
-                "features_as_of": from_micros(int(group.as_of[at])),
+                **same,
+                "features_as_of": from_micros(as_of),
+                "stale": stale[position],
             }
-            rows.append((position, row))
-        return rows
-
-
-def _answers(model: ServedModel, predictions: Predictions) -> list[dict[str, Any]]:
-    values = predictions.values.tolist()
-    if model.model.objective == "classification":
-        classes = predictions.predictions.astype(np.int64).tolist()
-        return [
-            {"prediction": yes, "probability": chance, "value": None, "error": None}
-            for yes, chance in zip(classes, values, strict=True)
-        ]
-    scores = predictions.predictions.tolist()
-    return [
-        {"prediction": score, "probability": None, "value": value, "error": None}
-        for score, value in zip(scores, values, strict=True)
-    ]
 
 
 def _outside(model: ServedModel, entity_id: str) -> dict[str, Any]:
     return {
-        "prediction": None,
-        "probability": None,
-        "value": None,
         "error": {
             "code": OUTSIDE,
             "message": f"{entity_id} is outside the population of {model.name}, "

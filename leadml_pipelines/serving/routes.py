@@ -122,8 +122,11 @@ def _model_routes(parts: Parts) -> APIRouter:
 
     @routes.post("/predict", response_model=contract.PredictResponse, responses=_ERRORS)
     def predict(request: contract.PredictRequest) -> Response:
-        """One model's answer for one entity."""
-        row = predictor.one(request.model_type, request.entity_id)
+        """One model's answer for one entity, with its reasons unless they are not wanted.
+
+        A member that is not of this kind of model is left out.
+        """
+        row = predictor.one(request.model_type, request.entity_id, explain=request.explain)
         return json_response({"success": True, "data": row})
 
     @routes.post("/predict/batch", response_model=contract.PredictBatchResponse, responses=_ERRORS)
@@ -131,9 +134,9 @@ def _model_routes(parts: Parts) -> APIRouter:
         """One model's answers for 1 to 1,000 entities, in their order.
 
         An unknown entity fails the whole request; one that the model does not score has an `error`
-        in its row.
+        in its row. Reasons are given if they are wanted; they take a model longer than all else.
         """
-        rows = predictor.many(request.model_type, request.entity_ids)
+        rows = predictor.many(request.model_type, request.entity_ids, explain=request.explain)
         return json_response({"success": True, "data": rows})
 
     @routes.get("/health", response_model=contract.HealthResponse)

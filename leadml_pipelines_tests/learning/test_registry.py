@@ -40,7 +40,7 @@ Stored = Callable[..., ModelRecord]
 
 @pytest.fixture(scope="module")
 def trained() -> TrainedModel:
-    spec = spec_for(rounds=10)
+    spec = spec_for(rounds=40)
     return train(spec, toy_set(spec), seed=7, threads=1)
 
 

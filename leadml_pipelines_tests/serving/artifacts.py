@@ -31,9 +31,23 @@ def make_model(
     objective: str = "classification",
     population: str = "",
     seed: int = 0,
+    risk_levels: tuple[float, float, float] | None = None,
+    companions: Mapping[str, tuple[str, ...]] | None = None,
     more: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
-    """Train a few trees on random rows, write them and `more` files; return their pointer."""
+    """Train a few trees on random rows, write them, and return their pointer.
+
+    Args:
+        root: Folder of all models.
+        name: Name of the model.
+        model_id: Its version.
+        objective: `classification` or `regression`.
+        population: Condition over features.
+        seed: Of rows and labels.
+        risk_levels: From which chances a risk is medium, high, critical.
+        companions: Words by what their chances are shown as, `urgency` or `cross_sell`.
+        more: Further files.
+    """
     frame = lead_frame([f"t{i}" for i in range(200)], seed=seed)
     encoder = Encoder.fit(lead_features(), frame)
     random = np.random.default_rng(seed)
@@ -48,6 +62,9 @@ def make_model(
     )
     kind = "binary:logistic" if classifier else "reg:squarederror"
     booster = xgboost.train({"objective": kind, "max_depth": 3, "nthread": 1}, data, 10)
+    asked = {
+        answer: _companion(data, len(words), random) for answer, words in (companions or {}).items()
+    }
     fitted = np.asarray(booster.predict(data), np.float64)
     manifest = {
         "format": 2,
@@ -58,10 +75,20 @@ def make_model(
         "link": "logit" if classifier else "identity",
         "population": population,
         "threshold": 0.5,
-        "risk_levels": None,
+        "risk_levels": risk_levels,
         "factors": 5,
         "members": [{"kind": "trees", "file": "model.ubj", "weight": 1.0, "shift": 0.0}],
-        "companions": [],
+        "companions": [
+            {
+                "name": f"{answer}_question",
+                "answer": answer,
+                "words": words,
+                "levels": [0.35, 0.6],
+                "horizon_seconds": 86_400.0,
+                "file": f"{answer}.ubj",
+            }
+            for answer, words in (companions or {}).items()
+        ],
         **to_document(encoder),
         "dimensions": {feature.name: feature.dimension for feature in lead_features()},
     }
@@ -79,6 +106,7 @@ def make_model(
     )
     files = {
         "model.ubj": bytes(booster.save_raw("ubj")),
+        **{f"{answer}.ubj": content for answer, content in asked.items()},
         "rest.joblib": rest.getvalue(),
         **(more or {}),
     }
@@ -96,6 +124,14 @@ def make_model(
         "metrics": {},
         "trained_at": "2026-11-01T00:00:00+00:00",
     }
+
+
+def _companion(data: xgboost.DMatrix, words: int, random: np.random.Generator) -> bytes:
+    """A classifier over words and none of them, on the same rows."""
+    other = data.slice(range(data.num_row()))
+    other.set_label(random.integers(0, words + 1, data.num_row()))
+    params = {"objective": "multi:softprob", "num_class": words + 1, "max_depth": 2, "nthread": 1}
+    return bytes(xgboost.train(params, other, 5).save_raw("ubj"))
 
 
 def expected_value(pointer: dict[str, Any], frame: pd.DataFrame, entity_id: str) -> float:

@@ -105,15 +105,19 @@ class World:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, dict[str, Any]]:
     """The first version of the three models, made once."""
     root = tmp_path_factory.mktemp("models")
-    kinds = (
-        ("churn", "classification", CHURN),
-        ("conversion", "classification", "is_open"),
-        ("lead_score", "regression", "is_open"),
-    )
-    return {
-        name: make_model(root, name, f"{name}_1", objective=objective, population=population)
-        for name, objective, population in kinds
+    kinds: dict[str, dict[str, Any]] = {
+        "churn": {"population": CHURN, "risk_levels": (0.25, 0.5, 0.75)},
+        "conversion": {"population": "is_open"},
+        "lead_score": {
+            "objective": "regression",
+            "population": "is_open",
+            "companions": {
+                "urgency": ("within a week", "within a month"),
+                "cross_sell": ("auto", "home", "life"),
+            },
+        },
     }
+    return {name: make_model(root, name, f"{name}_1", **options) for name, options in kinds.items()}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -136,7 +137,9 @@ def test_models_come_from_the_registry_when_redis_points_to_none(
     body = {"model_type": "conversion", "entity_id": entity_id}
     response = client.post("/api/v1/ml/predict", json=body)
     assert response.status_code == 200
-    assert response.json()["data"]["model_id"] == "conversion_1"
+    data = response.json()["data"]
+    assert data["model_id"] == "conversion_1"
+    assert data["degraded"] == (["redis"] if redis_state == "down" else [])
 
 
 def test_health_without_any_model_is_degraded_and_says_why(world: World, serving: Serving) -> None:
@@ -287,6 +290,18 @@ def test_prediction_of_a_miss_is_that_of_the_value_written_back(
     missed, cached = (client.post("/api/v1/ml/predict", json=body).json()["data"] for _ in "12")
     assert missed["probability"] == cached["probability"]
     assert missed["features_as_of"] == cached["features_as_of"]
+
+
+def test_prediction_of_features_that_are_too_old_says_so(world: World, serving: Serving) -> None:
+    entity_id, schema = world.open_ids[0], world.store.current_schema("lead")
+    assert schema is not None
+    world.store._redis.delete(f"leadml:lead:{entity_id}")
+    row = world.frame[world.frame["entity_id"] == entity_id]
+    publish_snapshot(world.store, "lead", lead_features(), row, utc_now() - timedelta(hours=30))
+    client = serving(world.settings.model_copy(update={"postgres_url": NO_POSTGRES}))
+    body = {"model_type": "conversion", "entity_id": entity_id}
+    data = client.post("/api/v1/ml/predict", json=body).json()["data"]
+    assert (data["stale"], data["degraded"]) == (True, ["postgres"])
 
 
 def test_older_value_than_the_schema_has_null_for_a_younger_feature(

@@ -7,7 +7,14 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ConfigDict
 
+from leadml_pipelines.serving.contract import (
+    CrossSellOpportunity,
+    FeatureImportance,
+    Prediction,
+    PredictionFactor,
+)
 from leadml_pipelines_tests.serving.artifacts import expected_value
 from leadml_pipelines_tests.serving.conftest import World
 
@@ -15,8 +22,9 @@ PREDICT = "/api/v1/ml/predict"
 BATCH = "/api/v1/ml/predict/batch"
 
 
-def _predict(client: httpx.Client, model: str, entity_id: str) -> dict[str, Any]:
-    response = client.post(PREDICT, json={"model_type": model, "entity_id": entity_id})
+def _predict(client: httpx.Client, model: str, entity_id: str, **options: Any) -> dict[str, Any]:
+    body = {"model_type": model, "entity_id": entity_id, **options}
+    response = client.post(PREDICT, json=body)
     assert response.status_code == 200, response.text
     answer = response.json()
     assert answer["success"] is True
@@ -93,7 +101,8 @@ def test_in_a_batch_only_the_row_outside_of_the_population_has_an_error(
         None,
     ]
     assert rows[1]["probability"] is None
-    assert rows[2] == {**rows[2], **_without_time(_predict(client, "conversion", ids[2]))}
+    alone = _predict(client, "conversion", ids[2], explain=False)
+    assert rows[2] == {**rows[2], **_without_time(alone)}
 
 
 def test_unknown_lead_fails_a_prediction_by_name(client: httpx.Client, world: World) -> None:
@@ -134,6 +143,90 @@ def test_health_names_each_model_and_service(client: httpx.Client, world: World)
 def test_predictions_are_counted_by_model(client: httpx.Client, world: World) -> None:
     _predict(client, "conversion", world.open_ids[0])
     assert 'leadml_predictions_total{model="conversion"} 1.0' in client.get("/metrics").text
+
+
+def test_one_prediction_has_reasons_unless_they_are_not_wanted(
+    client: httpx.Client, world: World
+) -> None:
+    whole = _predict(client, "churn", _churn_id(world))
+    short = _predict(client, "churn", _churn_id(world), explain=False)
+    assert whole["factors"][0]["sentence"].endswith(" the risk.")
+    assert whole["feature_importance"][0]["share"] > 0
+    assert _without_time(short) == {name: whole[name] for name in _without_time(short)}
+    assert {"factors", "feature_importance", "raw_score", "base_value"}.isdisjoint(short)
+
+
+def test_a_batch_has_reasons_only_if_they_are_wanted(client: httpx.Client, world: World) -> None:
+    body = {"model_type": "lead_score", "entity_ids": world.open_ids}
+    short = client.post(BATCH, json=body).json()["data"]
+    whole = client.post(BATCH, json={**body, "explain": True}).json()["data"]
+    assert all("factors" not in row for row in short)
+    for row in whole:
+        assert row == {**row, **_without_time(_predict(client, "lead_score", row["entity_id"]))}
+
+
+def test_a_score_tells_urgency_dimensions_and_opportunities(
+    client: httpx.Client, world: World
+) -> None:
+    data = _predict(client, "lead_score", world.open_ids[0])
+    assert data["quality_score"] == data["prediction"]
+    assert data["urgency"]["level"] in ("low", "medium", "high")
+    assert data["urgency"]["ratio"] == pytest.approx(
+        data["urgency"]["near_chance"] / data["urgency"]["far_chance"]
+    )
+    assert len(data["dimensions"]) == 6
+    total = data["base_value"]
+    for dimension in data["dimensions"].values():
+        total += dimension["contribution"]
+    assert total == data["raw_score"]
+    assert [one["product"] for one in data["cross_sell_opportunities"]] != []
+
+
+def test_a_prediction_tells_that_nothing_was_stale_or_away(
+    client: httpx.Client, world: World
+) -> None:
+    data = _predict(client, "churn", _churn_id(world))
+    assert (data["stale"], data["degraded"]) == (False, [])
+
+
+@pytest.mark.parametrize("model", ["churn", "conversion", "lead_score"])
+def test_answers_are_what_openapi_says(client: httpx.Client, world: World, model: str) -> None:
+    """Every member that comes is declared, in its type."""
+
+    class Strict(Prediction):
+        model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    entity_id = _churn_id(world) if model == "churn" else world.open_ids[0]
+    data = _predict(client, model, entity_id)
+    Strict.model_validate(data)
+    for part, declared in (
+        ("factors", PredictionFactor),
+        ("feature_importance", FeatureImportance),
+        ("cross_sell_opportunities", CrossSellOpportunity),
+    ):
+        for item in data.get(part, []):
+            assert set(item) == set(declared.model_fields)
+
+
+def test_every_member_of_a_prediction_is_described(client: httpx.Client) -> None:
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    for name in (
+        "Prediction",
+        "PredictionFactor",
+        "FeatureImportance",
+        "DimensionAnswer",
+        "UrgencyAnswer",
+        "CrossSellOpportunity",
+    ):
+        for member, schema in schemas[name]["properties"].items():
+            assert schema.get("description"), f"{name}.{member}"
+
+
+def _churn_id(world: World) -> str:
+    """A lead that the model of churn scores."""
+    frame = world.frame
+    active = (frame["active_policy_count"] > 0).fillna(False).astype(bool)
+    return str(frame.loc[active, "entity_id"].iloc[0])
 
 
 def _without_time(row: dict[str, Any]) -> dict[str, Any]:

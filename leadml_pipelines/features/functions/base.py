@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from leadml_pipelines.errors import UserError
+from leadml_pipelines.features.phrase import Phrase
 from leadml_pipelines.features.view import Dimension, Feature, FeatureDefinitionError, FeatureType
 from leadml_pipelines.features.view import Value as FeatureValue
 
@@ -57,6 +58,11 @@ class FeatureFunction(ABC):
         return None
 
     @property
+    def derived_phrase(self) -> Phrase | None:
+        """How predictions speak of its value, from the arguments; None: by a phrase of its name."""
+        return None
+
+    @property
     def feature(self) -> Feature:
         """The feature that it computes.
 
@@ -72,6 +78,7 @@ class FeatureFunction(ABC):
             self.default,
             self.description or self.derived_description,
             self.dimension,
+            phrase=self.derived_phrase,
         )
 
     @abstractmethod

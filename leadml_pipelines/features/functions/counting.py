@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from leadml_pipelines.features.functions.base import Column, feature_function
 from leadml_pipelines.features.functions.events import EventFunction, Events, Words
+from leadml_pipelines.features.phrase import RECENT_DAYS, SLOT, Phrase, counted
 from leadml_pipelines.features.view import Dimension, Value
 
 
@@ -27,6 +28,11 @@ class Count(EventFunction):
     def derived_description(self) -> str:
         """What is counted."""
         return f"Number of {self.events.noun} {self.lasting}."
+
+    @property
+    def derived_phrase(self) -> Phrase:
+        """`3 quote requests in the last 30 days`."""
+        return counted(*self.events.spoken, self.lasting)
 
     def aggregates(self) -> Mapping[str, Column]:
         """The number."""
@@ -60,6 +66,16 @@ class Total(EventFunction):
     def derived_description(self) -> str:
         """What is added up."""
         return f"Sum of the value of {self.events.noun} {self.lasting}."
+
+    @property
+    def derived_phrase(self) -> Phrase:
+        """`A total amount of 1,200 in the events in the last 30 days`."""
+        what = f"the {self.events.spoken[1]} {self.lasting}"
+        return Phrase(
+            f"A total amount of {SLOT} in {what}",
+            none=f"No amount in {what}",
+            missing=f"The total amount in {what} is not known",
+        )
 
     def aggregates(self) -> Mapping[str, Column]:
         """The sum."""
@@ -132,6 +148,15 @@ class Ratio(EventFunction):
             f"weighing {self.weight:g} events."
         )
 
+    @property
+    def derived_phrase(self) -> Phrase:
+        """`The ratio of opened e-mails to e-mails to the lead in the last 30 days, 35%,`."""
+        of, per = Events.of(self.of).spoken, Events.of(self.per).spoken
+        return Phrase(
+            f"The ratio of {of[1]} to {per[1]} {self.lasting}, {SLOT},",
+            missing=f"There was no {per[0]} {self.lasting}",
+        )
+
     def aggregates(self) -> Mapping[str, Column]:
         """Both numbers."""
         from leadml_pipelines.features import primitives as p
@@ -166,6 +191,16 @@ class Recency(EventFunction):
         """Since what."""
         none = "ever" if self.window is None else self.lasting
         return f"Days since the last of the {self.events.noun}; missing when there was none {none}."
+
+    @property
+    def derived_phrase(self) -> Phrase:
+        """`The last quote request, 5 days ago,`, and `No quote request for 23 days`."""
+        one = self.events.spoken[0]
+        return Phrase(
+            f"No {one} for {SLOT}",
+            below=(RECENT_DAYS, f"The last {one}, {SLOT} ago,"),
+            missing=f"There was no {one} {self.lasting}",
+        )
 
     def aggregates(self) -> Mapping[str, Column]:
         """The newest time."""

@@ -21,6 +21,25 @@ Words = str | tuple[str, ...]
 
 _HOUR = timedelta(hours=1)
 _CHOICES = ("event_type", "channel", "direction")
+_DIRECTIONS = {
+    "inbound": ("sign of life", "signs of life"),
+    "outbound": ("attempt to reach the lead", "attempts to reach the lead"),
+    "internal": ("internal step", "internal steps"),
+}
+_TYPES = {
+    "email_sent": ("e-mail to the lead", "e-mails to the lead"),
+    "email_open": ("opened e-mail", "opened e-mails"),
+    "email_click": ("click in an e-mail", "clicks in e-mails"),
+    "email_reply": ("reply by e-mail", "replies by e-mail"),
+    "call_attempt": ("call attempt", "call attempts"),
+    "call_connected": ("answered call", "answered calls"),
+    "call_inbound": ("call from the lead", "calls from the lead"),
+    "page_view": ("page view", "page views"),
+    "quote_request": ("quote request", "quote requests"),
+    "quote_sent": ("quote sent to the lead", "quotes sent to the lead"),
+    "form_submit": ("submitted form", "submitted forms"),
+    "document_received": ("received document", "received documents"),
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +91,26 @@ class Events:
         if "event_type" in named:
             text += f" of type {' or '.join(named['event_type'])}"
         return text
+
+    @property
+    def spoken(self) -> tuple[str, str]:
+        """The events as people call them, one and several: `quote request`, `quote requests`."""
+        named = dict(self._given())
+        if list(named) == ["direction"] and len(named["direction"]) == 1:
+            direction = named["direction"][0]
+            if direction in _DIRECTIONS:
+                return _DIRECTIONS[direction]
+        if list(named) == ["event_type"] and len(named["event_type"]) == 1:
+            kind = named["event_type"][0]
+            if kind in _TYPES:
+                return _TYPES[kind]
+        adjectives = " ".join(
+            " or ".join(named[n]) for n in ("direction", "channel") if n in named
+        ).replace("_", " ")
+        kinds = " or ".join(named.get("event_type", ())).replace("_", " ")
+        ending = f" of type {kinds}" if kinds else ""
+        one, many = (f"{adjectives} {noun}{ending}".strip() for noun in ("event", "events"))
+        return one, many
 
     def _given(self) -> list[tuple[str, tuple[str, ...]]]:
         listed = []

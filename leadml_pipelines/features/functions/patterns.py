@@ -13,6 +13,7 @@ from leadml_pipelines.features.functions.events import (
     window_hours,
     window_text,
 )
+from leadml_pipelines.features.phrase import SLOT, Phrase
 from leadml_pipelines.features.view import Dimension, Value
 
 
@@ -53,6 +54,16 @@ class ResponseTime(EventFunction):
         return (
             f"Mean hours from {self.events.noun} {self.lasting} to the next of the "
             f"{Events.of(self.answer).noun}; missing while none was answered."
+        )
+
+    @property
+    def derived_phrase(self) -> Phrase:
+        """`The average time to an answer in the last 90 days, 5 hours,`."""
+        one, many = self.events.spoken
+        answer = Events.of(self.answer).spoken[0]
+        return Phrase(
+            f"The average time from {_article(one)} {self.lasting} to the next {answer}, {SLOT},",
+            missing=f"None of the {many} {self.lasting} was followed by {_article(answer)}",
         )
 
     def rows(self) -> Mapping[str, Column]:
@@ -138,6 +149,18 @@ class Trend(EventFunction):
         )
 
     @property
+    def derived_phrase(self) -> Phrase:
+        """`A number of signs of life that grew by 2 a day each month in the last 90 days`."""
+        many, longest = self.events.spoken[1], window_text(self.windows[-1])
+        over = f"in the last {longest}"
+        return Phrase(
+            f"A number of {many} that grew by {SLOT} each month {over}",
+            none=f"A steady number of {many} {over}",
+            below=(0, f"A number of {many} that fell by {SLOT} each month {over}"),
+            missing=f"It is not known how the number of {many} changes",
+        )
+
+    @property
     def longest_hours(self) -> int | None:
         """The longest window."""
         return window_hours(self.windows[-1])
@@ -209,6 +232,17 @@ class Diversity(EventFunction):
             "0 for one kind alone, 1 for all alike."
         )
 
+    @property
+    def derived_phrase(self) -> Phrase:
+        """`The spread of the signs of life in the last 30 days over channels, 45% of even,`."""
+        one, many = self.events.spoken
+        kind = "channel" if self.over == "channel" else "kind"
+        return Phrase(
+            f"The spread of the {many} {self.lasting} over {kind}s, {SLOT} of an even one,",
+            none=f"Only one {kind} among the {many} {self.lasting}",
+            missing=f"There was no {one} {self.lasting}",
+        )
+
     def aggregates(self) -> Mapping[str, Column]:
         """The number of each kind, and of all."""
         from sqlframe.standalone import functions as F  # noqa: N812
@@ -234,3 +268,7 @@ class Diversity(EventFunction):
         number = len(self.kinds) + 1
         spread = p.ratio(total * total - squares, total * total)
         return p.at_most(spread * p.number(number / (number - 1)), 1)
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -13,6 +13,7 @@ from leadml_pipelines.features.functions.base import (
     FunctionSpecError,
     feature_function,
 )
+from leadml_pipelines.features.phrase import SLOT, Phrase
 
 Shape = Literal["linear", "saturating", "fading", "points", "flag"]
 
@@ -116,6 +117,12 @@ class WeightedScore(FeatureFunction):
         """Out of what."""
         parts = ", ".join(f"{part.weight:g} {part.feature}" for part in self.parts)
         return f"Weighted score from 0 to 100: {parts}."
+
+    @property
+    def derived_phrase(self) -> Phrase:
+        """`The quality score of 82 points`."""
+        label = (self.name or self.derived_name).replace("_", " ")
+        return Phrase(f"The {label} of {SLOT}", missing=f"There is no {label} yet")
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from leadml_pipelines.features.functions import (
@@ -16,6 +17,7 @@ from leadml_pipelines.features.functions import (
 )
 from leadml_pipelines.features.functions.events import window_text
 from leadml_pipelines.features.functions.views import aggregated
+from leadml_pipelines.features.phrase import SLOT, Phrase, counted
 from leadml_pipelines.features.view import Dimension, Feature, feature_view
 
 WINDOWS = ("1d", "7d", "30d", "90d")
@@ -91,26 +93,67 @@ _HABITS = (
 )
 _OTHERS = (
     Feature("agent_event_count_90d", "integer", "events", 0, None, 0,
-            "Events with an agent in the last 90 days.", "relationship"),
+            "Events with an agent in the last 90 days.", "relationship",
+            phrase=counted("event with an agent", "events with an agent", "in the last 90 days")),
     Feature("inbound_channel_count_30d", "integer", "channels", 0, 4, 0,
             "Channels the lead used in the last 30 days: e-mail, phone, web, any other.",
-            "engagement"),
+            "engagement",
+            phrase=counted("channel used by the lead", "channels used by the lead",
+                           "in the last 30 days")),
     *(
         Feature(f"inbound_{name}_share_90d", "double", "share", 0, 1, None,
                 f"Share of what the lead did in the last 90 days that it did {text}; "
-                "missing when it did nothing.", "intent")
+                "missing when it did nothing.", "intent",
+                phrase=Phrase(f"Activity {text}, {SLOT} of all in the last 90 days,",
+                              none=f"No activity {text} in the last 90 days",
+                              missing="There was no sign of life in the last 90 days"))
         for name, text, _, _ in _HABITS
     ),
     Feature("inbound_weekend_share_90d", "double", "share", 0, 1, None,
             "Share of what the lead did in the last 90 days that it did on a Saturday or Sunday "
-            "(UTC); missing when it did nothing.", "intent"),
+            "(UTC); missing when it did nothing.", "intent",
+            phrase=Phrase("Activity at weekends, {value} of all in the last 90 days,",
+                          none="No activity at weekends in the last 90 days",
+                          missing="There was no sign of life in the last 90 days")),
     Feature("inbound_weekday_count_90d", "integer", "days", 0, 7, 0,
             "Days of the week (UTC) on which the lead did something in the last 90 days.",
-            "engagement"),
+            "engagement",
+            phrase=counted("day of the week with a sign of life",
+                           "days of the week with a sign of life", "in the last 90 days")),
 )
 # fmt: on
 
-FEATURES = (*(function.feature for function in FUNCTIONS), *_OTHERS)
+_NO_EMAIL = "We have sent the lead no e-mail in the last 90 days"
+_PHRASES = {
+    "email_open_rate": Phrase(
+        "An opening rate of {value} for our e-mails of the last 90 days", missing=_NO_EMAIL
+    ),
+    "email_open_ratio_30d": Phrase(
+        "An opening rate of {value} for our e-mails of the last 30 days",
+        missing="The opening rate of our e-mails is not known",
+    ),
+    "email_click_ratio_30d": Phrase(
+        "A click rate of {value} for our e-mails of the last 30 days",
+        missing="The click rate of our e-mails is not known",
+    ),
+    "call_connected_ratio_90d": Phrase(
+        "An answering rate of {value} for our calls of the last 90 days",
+        missing="We have never reached the lead by phone",
+    ),
+    "outbound_response_hours_90d": Phrase(
+        "An average answering time of {value} in the last 90 days",
+        missing="The lead has answered none of our attempts in the last 90 days",
+    ),
+}
+"""Of functions whose own phrase is right, but can be said more simply of these events."""
+
+
+def _features() -> tuple[Feature, ...]:
+    made = (function.feature for function in FUNCTIONS)
+    return (*(replace(f, phrase=_PHRASES.get(f.name, f.phrase)) for f in made), *_OTHERS)
+
+
+FEATURES = _features()
 
 
 @feature_view(

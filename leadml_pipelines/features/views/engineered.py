@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leadml_pipelines.features.functions import Part, WeightedScore, with_functions
+from leadml_pipelines.features.phrase import Phrase
 from leadml_pipelines.features.view import Feature, feature_view
 
 CREDIT = (("poor", 0.0), ("fair", 0.35), ("good", 0.75), ("excellent", 1.0))
@@ -83,26 +84,45 @@ SCORES = (
 _OTHERS = (
     Feature("inbound_pace_ratio_7d_30d", "double", "ratio", 0, 30 / 7, 1.0,
             "Pace of the lead's acts in the last 7 days over that of the last 30, smoothed; "
-            "1 is steady.", "urgency"),
+            "1 is steady.", "urgency",
+            phrase=Phrase("The lead's pace in the last 7 days, {value} that of the last 30,",
+                          missing="The lead's pace is not known")),
     Feature("inbound_pace_ratio_30d_90d", "double", "ratio", 0, 3, 1.0,
             "Pace of the lead's acts in the last 30 days over that of the last 90, smoothed; "
-            "1 is steady.", "engagement"),
+            "1 is steady.", "engagement",
+            phrase=Phrase("The lead's pace in the last 30 days, {value} that of the last 90,",
+                          missing="The lead's pace is not known")),
     Feature("outbound_pace_ratio_7d_30d", "double", "ratio", 0, 30 / 7, 1.0,
             "Pace of our attempts in the last 7 days over that of the last 30, smoothed; "
-            "1 is steady.", "relationship"),
+            "1 is steady.", "relationship",
+            phrase=Phrase("Our pace of attempts in the last 7 days, {value} that of the last 30,",
+                          missing="Our pace of attempts is not known")),
     Feature("inbound_outbound_ratio_30d", "double", "ratio", 0, None, 1.0,
             "Acts of the lead per attempt of ours in the last 30 days, smoothed by one of each.",
-            "engagement"),
+            "engagement",
+            phrase=Phrase("The number of signs of life in the last 30 days, {value} that of our "
+                          "attempts,",
+                          missing="The lead's activity in the last 30 days is not known")),
     Feature("inbound_daily_rate_90d", "double", "events per day", 0, None, 0.0,
             "Acts of the lead per day of the last 90, or of its life when that is shorter.",
-            "engagement"),
+            "engagement",
+            phrase=Phrase("An average of {value} from the lead in the last 90 days",
+                          none="No sign of life in the last 90 days",
+                          missing="The lead's activity in the last 90 days is not known")),
     Feature("silence_share", "double", "share", 0, 1, None,
             "Share of its life that the lead has been silent for up to now; "
-            "1 when it never did anything.", "urgency"),
+            "1 when it never did anything.", "urgency",
+            phrase=Phrase("Silence over the last {value} of the time since the lead came",
+                          none="A sign of life at this moment",
+                          missing="It is not known when the lead came")),
     Feature("requested_amount_income_ratio", "double", "ratio", 0, None, None,
-            "Requested amount over a typical yearly income of the lead's band.", "value"),
+            "Requested amount over a typical yearly income of the lead's band.", "value",
+            phrase=Phrase("The requested amount, {value} a typical yearly income,",
+                          missing="The lead's income or the amount it wants is not known")),
     Feature("active_premium_mean", "double", "currency per year", 0, 9e11, None,
-            "Mean annual premium of an active policy; missing without one.", "value"),
+            "Mean annual premium of an active policy; missing without one.", "value",
+            phrase=Phrase("The average premium of {value} per active policy",
+                          missing="The lead has no active policy")),
 )
 # fmt: on
 

@@ -1,0 +1,124 @@
+"""What answers say follows from the model's manifest, not from its name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from leadml_pipelines.learning.model import LoadedModel, load_model
+from leadml_pipelines.serving.answers import Answers
+from leadml_pipelines_tests.online.frames import lead_frame
+from leadml_pipelines_tests.serving.artifacts import make_model
+
+IDS = [f"lead_{i}" for i in range(50)]
+
+
+def loaded(root: Path, name: str, **options: Any) -> tuple[LoadedModel, np.ndarray]:
+    """A model, and rows for it."""
+    pointer = make_model(root, name, f"{name}_1", **options)
+    model = load_model(pointer["artifact_uri"], pointer["sha256"])
+    return model, model.encoder.encode(lead_frame(IDS, seed=5, missing=0.2))
+
+
+def explained(model: LoadedModel, rows: np.ndarray) -> Sequence[dict[str, Any]]:
+    """Answers with reasons, as a client gets them."""
+    answers = Answers(model).explained(rows, model.predict(rows))
+    listed: list[dict[str, Any]] = orjson.loads(orjson.dumps(answers))
+    return listed
+
+
+def test_any_model_with_risk_levels_tells_the_risk(tmp_path: Path) -> None:
+    model, rows = loaded(tmp_path, "renewal", risk_levels=(0.3, 0.5, 0.6))
+    answers = explained(model, rows)
+    assert {answer["risk_level"] for answer in answers} >= {"medium", "high"}
+    for answer in answers:
+        at_least = {"low": 0.0, "medium": 0.3, "high": 0.5, "critical": 0.6}
+        assert answer["probability"] >= at_least[answer["risk_level"]]
+        assert answer["factors"][0]["sentence"].endswith(" the risk.")
+        assert "quality_score" not in answer
+        assert "dimensions" not in answer
+
+
+def test_any_classifier_without_them_tells_the_chance(tmp_path: Path) -> None:
+    model, rows = loaded(tmp_path, "renewal")
+    for answer in explained(model, rows):
+        assert "risk_level" not in answer
+        assert answer["factors"][0]["sentence"].endswith(" the chance.")
+        assert answer["prediction"] == int(answer["probability"] >= answer["threshold"])
+
+
+def test_any_regression_has_a_score_and_dimensions_that_add_up(tmp_path: Path) -> None:
+    model, rows = loaded(tmp_path, "worth", objective="regression")
+    for answer in explained(model, rows):
+        assert answer["quality_score"] == answer["prediction"]
+        total = answer["base_value"]
+        for dimension in answer["dimensions"].values():
+            total += dimension["contribution"]
+        assert total == answer["raw_score"]
+        assert answer["raw_score"] == pytest.approx(answer["value"], rel=1e-5)
+        assert list(answer["dimensions"]) == [
+            "fit",
+            "value",
+            "intent",
+            "relationship",
+            "urgency",
+            "engagement",
+        ]
+
+
+def test_a_model_without_companions_makes_nothing_up(tmp_path: Path) -> None:
+    model, rows = loaded(tmp_path, "worth", objective="regression")
+    for answer in explained(model, rows):
+        assert "urgency" not in answer
+        assert "cross_sell_opportunities" not in answer
+
+
+@pytest.mark.parametrize("objective", ["classification", "regression"])
+def test_companions_of_any_model_are_heard(tmp_path: Path, objective: str) -> None:
+    words = {"urgency": ("soon", "late"), "cross_sell": ("auto", "home", "boat")}
+    model, rows = loaded(tmp_path, "renewal", objective=objective, companions=words)
+    chances = model.chances(rows)
+    for at, answer in enumerate(explained(model, rows)):
+        soon, late = chances["urgency_question"][at]
+        assert answer["urgency"]["ratio"] == pytest.approx(soon / (soon + late))
+        offered = answer["cross_sell_opportunities"]
+        assert {one["product"] for one in offered} == {"auto", "home", "boat"}
+        assert [one["chance"] for one in offered] == sorted(
+            chances["cross_sell_question"][at], reverse=True
+        )
+
+
+def test_answers_without_reasons_say_the_same_otherwise(tmp_path: Path) -> None:
+    model, rows = loaded(tmp_path, "renewal", risk_levels=(0.3, 0.5, 0.6))
+    predictions = model.predict(rows)
+    for short, whole in zip(
+        Answers(model).plain(predictions), Answers(model).explained(rows, predictions), strict=True
+    ):
+        assert short == {name: whole[name] for name in short}
+        assert set(whole) - set(short) == {
+            "base_value",
+            "raw_score",
+            "factors",
+            "feature_importance",
+        }
+
+
+def test_factors_are_read_off_the_row(tmp_path: Path) -> None:
+    model, rows = loaded(tmp_path, "renewal")
+    found = model.contributions(rows)
+    for at, answer in enumerate(explained(model, rows)):
+        assert 0 < len(answer["factors"]) <= model.factors
+        for factor in answer["factors"]:
+            place = model.features.index(factor["feature"])
+            assert factor["shap_value"] == found.values[at, place]
+            assert (factor["value"] is None) == bool(np.isnan(rows[at, place]))
+
+
+def test_no_rows_have_no_answers(tmp_path: Path) -> None:
+    model, rows = loaded(tmp_path, "renewal")
+    assert explained(model, rows[:0]) == []
