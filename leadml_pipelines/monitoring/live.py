@@ -172,8 +172,7 @@ def live_performance(
             "mae": float(np.mean(np.abs(labels - values))),
         }
     metrics = {
-        name: _beside_test(name, value, record.metrics, positive, entities)
-        for name, value in live.items()
+        name: _beside_test(name, value, record, positive, entities) for name, value in live.items()
     }
     return LivePerformance(
         record.name, record.model_id, role, since, until, len(known), entities, metrics
@@ -181,8 +180,9 @@ def live_performance(
 
 
 def _beside_test(
-    name: str, live: float, test: Mapping[str, Any], positive: int, entities: int
+    name: str, live: float, record: ModelRecord, positive: int, entities: int
 ) -> LiveMetric:
+    test = record.metrics
     promised = test.get(name)
     if promised is None:
         return LiveMetric(live)
@@ -191,10 +191,23 @@ def _beside_test(
         return LiveMetric(live, promised)
     error = math.hypot(
         standard_error(name, live, positive, entities),
-        standard_error(name, promised, int(test.get("positives", 0)), int(test.get("rows", 0))),
+        _test_error(name, promised, record),
     )
     noise = Z * error / promised if math.isfinite(error) else None
     return LiveMetric(live, promised, (promised - live) / promised, noise)
+
+
+def _test_error(name: str, value: float, record: ModelRecord) -> float:
+    """Standard error of the test's figure: of its bootstrap interval, else in closed form.
+
+    The bootstrap draws leads with all of their rows; the closed form takes rows for independent.
+    """
+    evaluation: Mapping[str, Any] = getattr(record, "evaluation", None) or {}
+    interval = evaluation.get("model", {}).get(name)
+    if interval and interval.get("low") is not None and interval.get("high") is not None:
+        return float(interval["high"] - interval["low"]) / (2 * Z)
+    test = record.metrics
+    return standard_error(name, value, int(test.get("positives", 0)), int(test.get("rows", 0)))
 
 
 def standard_error(name: str, value: float, positive: int, rows: int) -> float:

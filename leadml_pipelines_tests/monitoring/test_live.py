@@ -87,6 +87,17 @@ def test_a_drop_over_the_limit_that_may_be_chance_is_not_worse() -> None:
     assert judged(many, record(roc_auc=auc * 1.07)).metrics["roc_auc"].worse(0.05)
 
 
+def test_the_noise_of_the_test_is_that_of_its_bootstrap_interval_where_there_is_one() -> None:
+    known = outcomes(1_000, 2.0)
+    closed = judged(known).metrics["roc_auc"].noise
+    interval = {"model": {"roc_auc": {"value": 0.9, "low": 0.7, "high": 1.0}}}
+    wide = cast(ModelRecord, SimpleNamespace(**vars(record()), evaluation=interval))
+    noise = judged(known, wide).metrics["roc_auc"].noise
+    assert closed is not None
+    assert noise is not None
+    assert noise > 0.15 / 0.9 > closed
+
+
 def test_many_predictions_of_few_entities_are_no_more_evidence() -> None:
     known = outcomes(120, 2.0)
     once, often = judged(known), judged(pd.concat([known] * 40))

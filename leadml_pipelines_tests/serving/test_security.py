@@ -24,6 +24,7 @@ from leadml_pipelines.serving.security import (
     require_safe_address,
 )
 from leadml_pipelines.settings import Settings
+from leadml_pipelines_tests.serving.artifacts import KEY as SIGNING_KEY
 from leadml_pipelines_tests.serving.conftest import World, serve, wait_for
 
 KEY = "correct horse battery staple"
@@ -101,6 +102,7 @@ def _command(world: World, log: Path, **variables: str) -> Iterator[subprocess.P
         "LEADML_HOME": str(settings.home),
         "LEADML_REDIS_URL": settings.require_redis(),
         "LEADML_POSTGRES_URL": settings.require_postgres(),
+        "LEADML_SIGNING_KEY": SIGNING_KEY,
         **variables,
     }
     with log.open("wb") as errors:
@@ -147,6 +149,7 @@ def test_command_serves_until_it_is_told_to_end(world: World, tmp_path: Path) ->
     written = log.read_text(encoding="utf-8")
     assert "Traceback" not in written
     assert KEY not in written
+    assert SIGNING_KEY not in written
 
 
 def test_app_imports_nothing_heavy_before_it_listens() -> None:
