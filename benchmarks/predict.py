@@ -181,11 +181,11 @@ def in_memory(rounds: int, depth: int, repeats: int) -> bool:
 
 def over_http(repeats: int) -> None:
     """The largest model behind the app."""
-    import json
-
     import httpx
     import uvicorn
+    from pydantic import SecretStr
 
+    from leadml_pipelines.learning.artifact_stores import open_store
     from leadml_pipelines.learning.artifacts import write_artifact
     from leadml_pipelines.online.publish import publish_snapshot
     from leadml_pipelines.online.store import OnlineStore
@@ -199,22 +199,24 @@ def over_http(repeats: int) -> None:
     frame = random_frame(BATCH, seed=3)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        content = {**files, "manifest.json": json.dumps(manifest).encode()}
-        sha256 = write_artifact(root, manifest["model_id"], content)
+        key = "a key for this run alone, long enough to sign with"
+        model_id = manifest["model_id"]
+        written = write_artifact(open_store(root), model_id, files, manifest, key.encode())
         store = OnlineStore(os.environ["LEADML_REDIS_URL"])
         publish_snapshot(store, "lead", catalogue().features("lead"), frame, utc_now())
         pointer = {
-            "model_id": manifest["model_id"],
+            "model_id": model_id,
             "name": "churn",
-            "artifact_uri": (root / manifest["model_id"]).as_uri(),
-            "sha256": sha256,
+            "artifact_uri": written.uri,
+            "manifest_sha256": written.manifest_sha256,
         }
         store.set_model_pointer("churn", "champion", pointer)
         ids = frame["entity_id"].tolist()
         turn = iter(range(10**9))
+        settings = Settings(signing_key=SecretStr(key))
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
-            config = uvicorn.Config(create_app(Settings()), log_level="warning", ws="none")
+            config = uvicorn.Config(create_app(settings), log_level="warning", ws="none")
             server = uvicorn.Server(config)
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
             thread.start()

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from leadml_pipelines.commands import (
     models_backtest,  # noqa: F401 - registers its command
+    models_experiment,  # noqa: F401 - registers its command
     models_train,  # noqa: F401 - registers its command
 )
 from leadml_pipelines.commands.alerts import alerts

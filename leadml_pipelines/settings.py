@@ -133,6 +133,17 @@ class Settings(BaseSettings):
         le=1,
         description="share of the served vectors that is logged for the skew audit; 0: none",
     )
+    prediction_log: bool = Field(
+        True, description="whether predictions are logged, for experiments and monitoring"
+    )
+    prediction_log_keep_days: int = Field(
+        400, ge=1, description="days of logged predictions that are kept"
+    )
+    prediction_log_stream: int = Field(
+        200_000,
+        ge=1,
+        description="logged predictions that may wait in Redis for PostgreSQL, about 0.5 KB each",
+    )
     drift_psi_limit: float = Field(
         0.2, gt=0, description="population stability index over which a column has drifted"
     )

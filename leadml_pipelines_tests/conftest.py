@@ -8,6 +8,7 @@ of LeadML, is done without where it can't be had: tests of the graph run on both
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import signal
@@ -37,6 +38,11 @@ _NAMED = external_settings(Home(Path(tempfile.gettempdir()) / "no-home"))
 _GRAPH_SERVERS = (
     ["named"] if "graph" in _NAMED else ["embedded", pytest.param("neo4j", marks=pytest.mark.neo4j)]
 )
+
+
+# What the tests import and compile are a million objects that stay: Python would walk through them
+# every few seconds to find nothing.
+gc.set_threshold(50_000, 20, 50)
 
 
 class SessionServices:
@@ -83,7 +89,10 @@ class SessionServices:
                 patch.delenv(variable)
             stack.start(only=[name])
             self._at_end.callback(stack.stop)
-            return stack.environment()
+            environment = stack.environment()
+        if name == "postgres":
+            _forget_durability(environment["LEADML_POSTGRES_URL"])
+        return environment
 
 
 @pytest.fixture(scope="session")
@@ -137,13 +146,15 @@ def _redis_server(session_services: SessionServices) -> str:
 @pytest.fixture
 def redis_url(_redis_server: str) -> Iterator[str]:
     """URL of an emptied Redis database."""
-    import redis
+    with _emptied(_redis_server):
+        yield _redis_server
 
-    with redis.Redis.from_url(_redis_server) as client:
-        client.flushdb()
-    yield _redis_server
-    with redis.Redis.from_url(_redis_server) as client:
-        client.flushdb()
+
+@pytest.fixture(scope="module")
+def module_redis_url(_redis_server: str) -> Iterator[str]:
+    """URL of a Redis database that is emptied before and after a module, whose tests share it."""
+    with _emptied(_redis_server):
+        yield _redis_server
 
 
 @pytest.fixture(scope="session", params=_GRAPH_SERVERS)
@@ -175,16 +186,17 @@ def graph_settings(
     _graph_driver: tuple[Any, dict[str, str]],
 ) -> Iterator[tuple[str, str, str, str]]:
     """URI, user, password and database of an emptied graph."""
-    driver, settings = _graph_driver
-    database = settings["LEADML_NEO4J_DATABASE"]
-    _empty_graph(driver, database)
-    yield (
-        settings["LEADML_NEO4J_URI"],
-        settings["LEADML_NEO4J_USER"],
-        settings["LEADML_NEO4J_PASSWORD"],
-        database,
-    )
-    _empty_graph(driver, database)
+    with _emptied_graph(*_graph_driver) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def module_graph_settings(
+    _graph_driver: tuple[Any, dict[str, str]],
+) -> Iterator[tuple[str, str, str, str]]:
+    """The same of a graph that is emptied before and after a module, whose tests share it."""
+    with _emptied_graph(*_graph_driver) as address:
+        yield address
 
 
 @pytest.fixture
@@ -208,6 +220,17 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 @contextmanager
+def _emptied(redis_url: str) -> Iterator[None]:
+    import redis
+
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
+    yield
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
+
+
+@contextmanager
 def _database(server: str, prefix: str, template: str = "template1") -> Iterator[str]:
     name = f"{prefix}_{secrets.token_hex(4)}"
     identifier = sql.Identifier(name)
@@ -220,8 +243,29 @@ def _database(server: str, prefix: str, template: str = "template1") -> Iterator
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
 
 
+def _forget_durability(server: str) -> None:
+    """Let a server of the tests wait for no disk: nobody needs its data after it has ended."""
+    with psycopg.connect(server, autocommit=True) as connection:
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off".encode())
+        connection.execute("SELECT pg_reload_conf()")
+
+
 def _url(server: str, database: str) -> str:
     return urlsplit(server)._replace(path=f"/{database}").geturl()
+
+
+@contextmanager
+def _emptied_graph(driver: Any, settings: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
+    database = settings["LEADML_NEO4J_DATABASE"]
+    _empty_graph(driver, database)
+    yield (
+        settings["LEADML_NEO4J_URI"],
+        settings["LEADML_NEO4J_USER"],
+        settings["LEADML_NEO4J_PASSWORD"],
+        database,
+    )
+    _empty_graph(driver, database)
 
 
 def _count_nodes(driver: Any, database: str) -> int:

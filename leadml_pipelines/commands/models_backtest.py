@@ -124,7 +124,7 @@ def _table(spec: ModelSpec, found: list[Cut]) -> Table:
         title=f"{spec.name}, trained on what was known at each date (UTC)",
         title_justify="left",
         box=box.SIMPLE_HEAD,
-        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     names = (METRIC_NAMES[spec.metric], "linear model", "heuristic", heading)
     for name in ("known until", "asked until", *names):

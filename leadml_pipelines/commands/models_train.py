@@ -52,7 +52,7 @@ def train_models(
             if name not in declared:
                 raise SpecError(f"there is no model {name}; the models are {', '.join(declared)}")
         given = ModelOverrides(tuner=tuner, tuning_trials=trials, tuning_seconds=seconds)
-        registry = Registry(url, settings.artifacts)
+        registry = Registry.of(settings, url)
         with bars(console) as progress:
             for name in names:
                 spec = declared[name].with_overrides(given)

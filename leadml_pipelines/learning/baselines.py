@@ -7,14 +7,12 @@ training rows allow: more than anybody gave it in use, so that the comparison is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from leadml_pipelines.learning.evaluate import evaluate
 from leadml_pipelines.learning.spec import ModelSpec, SpecError
-from leadml_pipelines.learning.threshold import ideal_threshold
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,16 +81,3 @@ def heuristic_values(
             f"{spec.name}: {spec.heuristic!r} is no heuristic; take one of {', '.join(HEURISTICS)}"
         )
     return HEURISTICS[spec.heuristic](train, test, seed)
-
-
-def evaluate_heuristic(
-    spec: ModelSpec, train: pd.DataFrame, test: pd.DataFrame, *, seed: int
-) -> dict[str, Any]:
-    """Metrics of the rule that `spec` replaces, on the test rows, as `evaluate` gives them.
-
-    Raises:
-        SpecError: the spec names a rule that does not exist.
-    """
-    values = heuristic_values(spec, train, test, seed=seed)
-    labels = test["label"].to_numpy(np.float64)
-    return evaluate(spec, labels, values, test.get("moment"), threshold=ideal_threshold(spec.cost))

@@ -18,8 +18,8 @@ _NUMBERS = ("value", "prediction", "score", "latency_ms", "traffic_share")
 def logged_predictions(
     url: str,
     name: str,
-    since: datetime,
-    until: datetime,
+    since: datetime | None = None,
+    until: datetime | None = None,
     *,
     experiment: str | None = None,
     first_of_day: bool = False,
@@ -29,8 +29,8 @@ def logged_predictions(
     Args:
         url: PostgreSQL, migrated.
         name: Name of the model.
-        since: From when on.
-        until: Up to when.
+        since: From when on; None: from the first one.
+        until: Up to when; None: to the last one.
         experiment: Only those made while this challenger ran, by whichever of the two.
         first_of_day: Of each entity and model version only the first prediction of a UTC day.
 
@@ -48,14 +48,16 @@ def logged_predictions(
         distinct, order = f"DISTINCT ON ({groups})", f"{groups}, {order}"
     query = (
         f"SELECT {distinct} * FROM leadml.predictions "  # noqa: S608 - written above
-        "WHERE model_name = %(name)s AND predicted_at >= %(since)s AND predicted_at < %(until)s "
+        "WHERE model_name = %(name)s "
+        "AND predicted_at >= coalesce(%(since)s, '-infinity'::timestamptz) "
+        "AND predicted_at < coalesce(%(until)s, 'infinity'::timestamptz) "
         "AND (%(experiment)s::text IS NULL OR experiment = %(experiment)s) "
         f"ORDER BY {order}"
     )
     params = {
         "name": name,
-        "since": require_utc(since, "since"),
-        "until": require_utc(until, "until"),
+        "since": since and require_utc(since, "since"),
+        "until": until and require_utc(until, "until"),
         "experiment": experiment,
     }
     with connect(url) as connection:
@@ -65,3 +67,23 @@ def logged_predictions(
     types = dict.fromkeys(_TIMES, "datetime64[us, UTC]") | dict.fromkeys(_NUMBERS, "float64")
     frame = frame.astype(types)
     return frame.sort_values(["predicted_at", "prediction_id"], ignore_index=True)
+
+
+def count_predictions(url: str, name: str, experiment: str) -> dict[str, tuple[int, int]]:
+    """How many predictions of an experiment each model made, and about how many entities.
+
+    Args:
+        url: PostgreSQL, migrated.
+        name: Name of the model.
+        experiment: The challenger's model id.
+
+    Returns:
+        Predictions and entities by model id.
+    """
+    with connect(url) as connection:
+        rows = connection.execute(
+            "SELECT model_id, count(*), count(DISTINCT entity_id) FROM leadml.predictions "
+            "WHERE model_name = %s AND experiment = %s GROUP BY model_id",
+            (name, experiment),
+        )
+        return {model_id: (predictions, entities) for model_id, predictions, entities in rows}

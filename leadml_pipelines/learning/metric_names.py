@@ -33,7 +33,10 @@ def metric_text(metric: str, value: float) -> str:
         return f"{100 * value:.1f} %"
     if metric.startswith("lift"):
         return f"{value:.2f}"
-    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.{1 if abs(value) >= 100 else 3}f}"
+    if abs(value) >= 1_000:
+        return f"{value:,.0f}"
+    # `z`: what rounds to nothing has no sign.
+    return f"{value:z.{1 if abs(value) >= 100 else 3}f}"
 
 
 def range_text(metric: str, low: float, high: float) -> str:

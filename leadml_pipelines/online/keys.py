@@ -9,11 +9,17 @@ MODEL_CHANNEL = "leadml:model"
 """Channel that carries a message at every change of a model pointer."""
 MODEL_NAMES = "leadml:models"
 """Set of the `name:role` of every model pointer, so that nobody has to scan the keys."""
+PREDICTIONS = "leadml:predictions"
+"""Stream of the predictions that are not in PostgreSQL yet."""
+PREDICTIONS_WAITING = "leadml:predictions:waiting"
+"""How many predictions that stream holds."""
+PREDICTIONS_GROUP = "postgres"
+"""Consumer group of that stream: who carries them there."""
 MAX_ID_LENGTH = 256
 """Longest entity id, in characters."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_RESERVED = frozenset({"model", "models", "schema", "snapshot"})
+_RESERVED = frozenset({"model", "models", "predictions", "schema", "snapshot"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 

@@ -23,6 +23,7 @@ from leadml_pipelines.serving.lookup import import_ahead
 from leadml_pipelines.serving.metrics import Metrics, MetricsMiddleware
 from leadml_pipelines.serving.models import ModelShelf, Pointers
 from leadml_pipelines.serving.online_features import OnlineFeatures
+from leadml_pipelines.serving.prediction_log import PredictionLog
 from leadml_pipelines.serving.routes import Parts, add_routes
 from leadml_pipelines.serving.security import ApiKeyMiddleware, key_digests
 from leadml_pipelines.settings import Settings
@@ -52,6 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
     online = OnlineFeatures(settings, measured)
     graph = GraphLookup(settings, postgres_url, measured)
     ad_hoc = open_connections(settings)
+    prediction_log = PredictionLog(settings, measured)
     shelf = ModelShelf(
         online.store,
         _champions(settings, postgres_url),
@@ -63,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="LeadML",
         description="Features and predictions for insurance lead generation.",
         version=metadata.version("leadml"),
-        lifespan=_lifespan(online, shelf, graph, ad_hoc),
+        lifespan=_lifespan(online, shelf, graph, ad_hoc, prediction_log),
         max_body_size=MAX_BODY,
     )
     add_error_handlers(app)
@@ -79,6 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
             settings,
             graph,
             ad_hoc,
+            prediction_log,
         ),
     )
     # The last one added is asked first.
@@ -88,13 +91,19 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _lifespan(
-    online: OnlineFeatures, shelf: ModelShelf, graph: GraphLookup, ad_hoc: Connections
+    online: OnlineFeatures,
+    shelf: ModelShelf,
+    graph: GraphLookup,
+    ad_hoc: Connections,
+    prediction_log: PredictionLog,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.get_running_loop().call_later(_AFTER_SOCKET, shelf.start)
         online.start()
+        prediction_log.start()
         yield
+        await asyncio.to_thread(prediction_log.close)
         await asyncio.to_thread(shelf.stop)
         await asyncio.to_thread(graph.close)
         await asyncio.to_thread(ad_hoc.close)

@@ -511,6 +511,17 @@ class PredictBatchResponse(BaseModel):
     data: list[Prediction]
 
 
+class ChallengerHealth(BaseModel):
+    """The challenger of a model, as this process has it."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_id: str | None
+    loaded: bool
+    traffic_share: float | None = Field(description="share of the entities that it answers for")
+    error: str | None = Field(description="why it does not answer")
+
+
 class ModelHealth(BaseModel):
     """A model, as this process has it."""
 
@@ -523,6 +534,7 @@ class ModelHealth(BaseModel):
     features: int | None = Field(description="how many inputs it has")
     wanted_model_id: str = Field(description="version that should answer")
     error: str | None = Field(description="why the wanted version does not answer")
+    challenger: ChallengerHealth | None = Field(description="null while no experiment runs")
 
 
 class HealthResponse(BaseModel):

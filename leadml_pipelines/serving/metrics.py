@@ -85,9 +85,21 @@ class Metrics:
         self.predictions = Counter(
             "leadml_predictions_total", "Predictions by model.", ["model"], registry=self.registry
         )
+        self.prediction_log = Counter(
+            "leadml_prediction_log_total",
+            "Logged predictions by what became of them: stored in PostgreSQL, known there already, "
+            "refused as none, dropped for want of Redis.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.prediction_log_waiting = Gauge(
+            "leadml_prediction_log_waiting",
+            "Predictions in Redis that are not in PostgreSQL yet.",
+            registry=self.registry,
+        )
         self.model_loaded = Gauge(
             "leadml_model_loaded",
-            "1 for the version of each model that answers.",
+            "1 for each version of a model that answers.",
             ["model", "model_id"],
             registry=self.registry,
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,11 +20,13 @@ from leadml_pipelines.learning.signing import SigningKey
 from leadml_pipelines.online.format import Rows, Schema
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving.answers import Answers
+from leadml_pipelines.serving.assignment import challenged
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.population import Population
 from leadml_pipelines.times import utc_now
 
 ROLE = "champion"
+CHALLENGER = "challenger"
 POLL_SECONDS = 3.0
 """Seconds between two looks at the pointers, in case a message was lost."""
 
@@ -33,6 +35,8 @@ _STOP_NOTICED = 0.2
 
 Pointers = Mapping[str, Mapping[str, Any]]
 """Model name to pointer."""
+
+_SHARE = "traffic_share"
 
 # What a pointer or an artifact that is missing, changed, damaged or not understood raises
 # (XGBoost's and JSON's errors are ValueErrors).
@@ -79,6 +83,14 @@ class ServedModel:
             self._aligners[rows.schema.schema_id] = aligner
         return aligner(rows.values)
 
+    def fits(self, rows: Rows) -> bool:
+        """Whether the rows' schema has all that this model needs."""
+        try:
+            self.inputs(rows.where(np.zeros(len(rows.positions), bool)))
+        except KeyError:
+            return False
+        return all(name in rows.schema.positions for name in self.population.features)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
@@ -95,11 +107,42 @@ class ModelState:
     error: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """By which entities were given to one of two models.
+
+    Attributes:
+        experiment: The challenger's model id.
+        share: Its share of the entities.
+    """
+
+    experiment: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows that one model answers for.
+
+    Attributes:
+        model: The model.
+        role: What it is: `champion` or `challenger`.
+        rows: The rows.
+        lot: By which it got them; None where it had to be the champion.
+    """
+
+    model: ServedModel
+    role: str
+    rows: Rows
+    lot: Lot | None
+
+
 class ModelShelf:
     """Loads what the pointers name, in a thread of its own, and swaps whole models.
 
     A new version that can't be loaded changes nothing: the last good one keeps answering, and the
-    state says why.
+    state says why. A challenger that can't be loaded, or is no longer pointed to, leaves all
+    requests to the champion.
 
     Args:
         store: Where the pointers are.
@@ -126,6 +169,8 @@ class ModelShelf:
         self._metrics = metrics
         self._poll_seconds = poll_seconds
         self._states: Mapping[str, ModelState] = {}
+        self._challengers: Mapping[str, ModelState] = {}
+        self._loaded: frozenset[tuple[str, str]] = frozenset()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
         self._after_first_look = threading.Thread(
@@ -136,8 +181,38 @@ class ModelShelf:
 
     @property
     def states(self) -> Mapping[str, ModelState]:
-        """Every model that a pointer names or named."""
+        """Every model that a pointer names or named: its champion."""
         return self._states
+
+    @property
+    def challengers(self) -> Mapping[str, ModelState]:
+        """Every challenger that a pointer names, by the model's name."""
+        return self._challengers
+
+    def assign(self, champion: ServedModel, rows: Rows, ids: Sequence[str]) -> list[Part]:
+        """Who answers for which rows, by the experiment that runs now.
+
+        Args:
+            champion: Of the model that was asked for.
+            rows: Some entities.
+            ids: The ids that the rows' positions are places in.
+        """
+        state = self._challengers.get(champion.name)
+        challenger = None if state is None else state.served
+        if (
+            state is None
+            or challenger is None
+            or challenger.model.model_id != state.wanted.get("model_id")
+            or challenger.model.model_id == champion.model.model_id
+            or challenger.entity_type != champion.entity_type
+            or not challenger.fits(rows)
+        ):
+            return [Part(champion, ROLE, rows, None)]
+        lot = Lot(challenger.model.model_id, float(state.wanted[_SHARE]))
+        named = [ids[at] for at in rows.positions.tolist()]
+        drawn = np.array(challenged(champion.name, lot.experiment, named, lot.share), bool)
+        sides = ((champion, ROLE, ~drawn), (challenger, CHALLENGER, drawn))
+        return [Part(model, role, rows.where(its), lot) for model, role, its in sides if its.any()]
 
     def start(self) -> None:
         """Begin to look, in the background."""
@@ -159,8 +234,13 @@ class ModelShelf:
         pointers = self._store.model_pointers(ROLE)
         if not pointers:
             self._look_in_registry()
+        challengers = self._store.model_pointers(CHALLENGER)
+        for name in self._challengers.keys() - challengers.keys():
+            self._end(name)
         for name, pointer in pointers.items():
             self._take(name, pointer)
+        for name, pointer in challengers.items():
+            self._take(name, pointer, CHALLENGER)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -204,46 +284,80 @@ class ModelShelf:
             self._metrics.failures.labels("postgres").inc()
             log.warning("model_registry_unreachable", error=type(error).__name__)
 
-    def _take(self, name: str, pointer: Mapping[str, Any]) -> None:
+    def _take(self, name: str, pointer: Mapping[str, Any], role: str = ROLE) -> None:
         """Serve what a pointer names, if it is not served already."""
-        state = self._states.get(name)
+        state = self._of(role).get(name)
         if state is not None and state.error is None and state.wanted == pointer:
             return
         served = None if state is None else state.served
-        if served is not None and served.pointer == pointer:
-            self._put(name, ModelState(pointer, served, None))
-            return
         try:
+            if role == CHALLENGER:
+                _require_share(pointer)
+            if served is not None and _same_files(served.pointer, pointer):
+                self._put(name, role, ModelState(pointer, replace(served, pointer=pointer), None))
+                return
             fresh = load(name, pointer, self._key)
         except _LOAD_ERRORS as error:
-            self._refuse(name, pointer, error, state)
+            self._refuse(name, role, pointer, error, state)
             return
-        self._put(name, ModelState(pointer, fresh, None))
-        if served is not None:
-            self._metrics.model_loaded.remove(name, served.model.model_id)
-        self._metrics.model_loaded.labels(name, fresh.model.model_id).set(1)
-        log.info("model_loaded", model=name, model_id=fresh.model.model_id)
+        self._put(name, role, ModelState(pointer, fresh, None))
+        log.info("model_loaded", model=name, role=role, model_id=fresh.model.model_id)
 
     def _refuse(
-        self, name: str, pointer: Mapping[str, Any], error: Exception, state: ModelState | None
+        self,
+        name: str,
+        role: str,
+        pointer: Mapping[str, Any],
+        error: Exception,
+        state: ModelState | None,
     ) -> None:
         reason = str(error.args[0]) if error.args else type(error).__name__
         if state is not None and state.error == reason and state.wanted == pointer:
             return
-        served = None if state is None else state.served
-        self._put(name, ModelState(pointer, served, reason))
+        # A champion answers on, whatever is wanted; a challenger that is not wanted does not.
+        served = None if state is None or role == CHALLENGER else state.served
+        self._put(name, role, ModelState(pointer, served, reason))
         self._metrics.model_failures.labels(name).inc()
         log.error(
             "model_not_loaded",
             model=name,
+            role=role,
             model_id=pointer.get("model_id"),
             still_serving=served.model.model_id if served else None,
             reason=reason,
         )
 
-    def _put(self, name: str, state: ModelState) -> None:
+    def _end(self, name: str) -> None:
+        left = {other: state for other, state in self._challengers.items() if other != name}
+        log.info(
+            "experiment_ended", model=name, model_id=self._challengers[name].wanted.get("model_id")
+        )
+        self._challengers = left
+        self._count_loaded()
+
+    def _of(self, role: str) -> Mapping[str, ModelState]:
+        return self._challengers if role == CHALLENGER else self._states
+
+    def _put(self, name: str, role: str, state: ModelState) -> None:
         # A new mapping, put in place at once: a request sees all of the old or all of the new.
-        self._states = {**self._states, name: state}
+        if role == CHALLENGER:
+            self._challengers = {**self._challengers, name: state}
+        else:
+            self._states = {**self._states, name: state}
+        self._count_loaded()
+
+    def _count_loaded(self) -> None:
+        loaded = frozenset(
+            (name, state.served.model.model_id)
+            for states in (self._states, self._challengers)
+            for name, state in states.items()
+            if state.served is not None
+        )
+        for gone in self._loaded - loaded:
+            self._metrics.model_loaded.remove(*gone)
+        for labels in loaded:
+            self._metrics.model_loaded.labels(*labels).set(1)
+        self._loaded = loaded
 
 
 def _going_on(step: Callable[[], None]) -> None:
@@ -277,6 +391,17 @@ def load(name: str, pointer: Mapping[str, Any], key: SigningKey) -> ServedModel:
     answers = Answers(model)
     answers.try_out()
     return ServedModel(name, pointer, model, population, answers, utc_now())
+
+
+def _require_share(pointer: Mapping[str, Any]) -> None:
+    share = pointer[_SHARE]
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise ValueError(f"the challenger's {_SHARE} is {share!r}; it must lie between 0 and 1")
+
+
+def _same_files(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two pointers differ in the share of the traffic at the most."""
+    return {**one, _SHARE: None} == {**other, _SHARE: None}
 
 
 def _vocabularies(schema: Schema) -> dict[str, tuple[str, ...]]:

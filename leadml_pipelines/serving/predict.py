@@ -3,52 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from leadml_pipelines.online.format import Micros, Rows
+from leadml_pipelines.online.format import Rows
+from leadml_pipelines.serving.answered import Answered
 from leadml_pipelines.serving.errors import ApiError, some
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.models import ModelShelf, ServedModel
-from leadml_pipelines.serving.reader import FeatureReader, Found
+from leadml_pipelines.serving.prediction_log import PredictionLog
+from leadml_pipelines.serving.reader import FeatureReader
 from leadml_pipelines.times import from_micros, utc_now
 
 OUTSIDE = "outside_population"
-
-Vector = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """All answers of one request: what a log of predictions needs to know.
-
-    Attributes:
-        found: The entities in the order of the request, where their features were found, and
-            whether these are stale.
-        models: Which model answered for each.
-        values: float64[n], chance or expected value; NaN where the model does not score.
-        predictions: float64[n], 1 or 0, or a score; NaN likewise.
-        scores: float64[n], 0-100 by rank; NaN likewise.
-        as_of: int64[n], the moment of each entity's features, microseconds since 1970 UTC.
-        timestamp: When the predictions were made.
-        seconds: From the beginning of the request's work to its answers.
-    """
-
-    found: Found
-    models: list[ServedModel]
-    values: Vector
-    predictions: Vector
-    scores: Vector
-    as_of: Micros
-    timestamp: datetime
-    seconds: float
 
 
 class Predictor:
@@ -58,12 +29,20 @@ class Predictor:
         reader: Where features come from.
         shelf: Where models come from.
         metrics: Where to count.
+        prediction_log: Where to keep what was answered.
     """
 
-    def __init__(self, reader: FeatureReader, shelf: ModelShelf, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        reader: FeatureReader,
+        shelf: ModelShelf,
+        metrics: Metrics,
+        prediction_log: PredictionLog,
+    ) -> None:
         self._reader = reader
         self._shelf = shelf
         self._metrics = metrics
+        self._log = prediction_log
 
     def one(self, model_type: str, entity_id: str, *, explain: bool = True) -> dict[str, Any]:
         """The prediction for one entity.
@@ -101,7 +80,11 @@ class Predictor:
         count = len(ids)
         answered = Answered(
             found=found,
-            models=[model] * count,
+            parts=[
+                part
+                for group in found.batch.groups
+                for part in self._shelf.assign(model, group, found.batch.entity_ids)
+            ],
             values=np.full(count, np.nan),
             predictions=np.full(count, np.nan),
             scores=np.full(count, np.nan),
@@ -110,15 +93,16 @@ class Predictor:
             seconds=0.0,
         )
         rows: list[dict[str, Any]] = [{}] * count
-        for group in found.batch.groups:
-            self._answer(model, group, answered, rows, explain=explain)
+        for part in answered.parts:
+            self._answer(part.model, part.rows, answered, rows, explain=explain)
         self._note(replace(answered, seconds=time.perf_counter() - begun))
         return rows
 
     def _note(self, answered: Answered) -> None:
-        """Count the answers of one request."""
-        for name, count in Counter(model.name for model in answered.models).items():
-            self._metrics.predictions.labels(name).inc(count)
+        """Count and keep the answers of one request."""
+        for part in answered.parts:
+            self._metrics.predictions.labels(part.model.name).inc(len(part.rows.positions))
+        self._log.note(answered)
 
     def model(self, model_type: str) -> ServedModel:
         """The model that answers to a name.

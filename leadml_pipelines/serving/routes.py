@@ -31,6 +31,7 @@ from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.model_routes import model_routes
 from leadml_pipelines.serving.models import ModelShelf, ModelState
 from leadml_pipelines.serving.predict import Predictor
+from leadml_pipelines.serving.prediction_log import PredictionLog
 from leadml_pipelines.serving.reader import FeatureReader, Found, unknown_entity
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import from_micros
@@ -59,6 +60,7 @@ class Parts:
         settings: All settings.
         graph: Single entities in the graph.
         ad_hoc: PostgreSQL, for functions that are computed on request.
+        prediction_log: Where predictions are kept.
     """
 
     store: OnlineStore
@@ -70,6 +72,7 @@ class Parts:
     settings: Settings
     graph: GraphLookup
     ad_hoc: Connections
+    prediction_log: PredictionLog
 
 
 # The endpoints are plain functions, which FastAPI runs in threads: redis-py and psycopg without
@@ -118,7 +121,7 @@ def _feature_routes(reader: FeatureReader) -> APIRouter:
 
 def _model_routes(parts: Parts) -> APIRouter:
     routes = APIRouter(prefix="/api/v1/ml", tags=["predictions"])
-    predictor = Predictor(parts.reader, parts.shelf, parts.metrics)
+    predictor = Predictor(parts.reader, parts.shelf, parts.metrics, parts.prediction_log)
 
     @routes.post("/predict", response_model=contract.PredictResponse, responses=_ERRORS)
     def predict(request: contract.PredictRequest) -> Response:
@@ -258,7 +261,11 @@ def _meta(found: Found, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 def _health(parts: Parts) -> dict[str, Any]:
     redis_state, pointers = _redis_state(parts.store)
     services = {"redis": redis_state, "postgres": _postgres_state(parts.postgres_url)}
-    models = {name: _model_health(state) for name, state in sorted(parts.shelf.states.items())}
+    challengers = parts.shelf.challengers
+    models = {
+        name: _model_health(state) | {"challenger": _challenger_health(challengers.get(name))}
+        for name, state in sorted(parts.shelf.states.items())
+    }
     status, reason = _status(parts, services, models)
     return {
         "success": True,
@@ -281,6 +288,11 @@ def _status(
     if not parts.shelf.looked.is_set():
         return "starting", "the models are not loaded yet"
     reasons += [f"model {name}: {m['error']}" for name, m in models.items() if m["error"]]
+    reasons += [
+        f"challenger of {name}: {m['challenger']['error']}"
+        for name, m in models.items()
+        if m["challenger"] and m["challenger"]["error"]
+    ]
     if not any(model["loaded"] for model in models.values()):
         reasons.append("no model is loaded, so nothing is predicted; train and promote one")
     return ("degraded", "; ".join(reasons)) if reasons else ("ok", None)
@@ -295,6 +307,18 @@ def _model_health(state: ModelState) -> dict[str, Any]:
         "trained_at": served.pointer.get("trained_at") if served else None,
         "features": len(served.model.features) if served else None,
         "wanted_model_id": state.wanted.get("model_id"),
+        "error": state.error,
+    }
+
+
+def _challenger_health(state: ModelState | None) -> dict[str, Any] | None:
+    if state is None:
+        return None
+    answers = state.error is None and state.served is not None
+    return {
+        "model_id": state.wanted.get("model_id"),
+        "loaded": answers,
+        "traffic_share": state.wanted["traffic_share"] if answers else None,
         "error": state.error,
     }
 

@@ -16,6 +16,7 @@ from leadml_pipelines.settings import Settings
 from leadml_pipelines.sources.extract import Extract, extract_sources
 from leadml_pipelines_tests.features.test_audit import serve, world_of
 from leadml_pipelines_tests.features.world import empty_graph_metrics
+from leadml_pipelines_tests.tables import empty_tables
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def extract(postgres_url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> I
     shutil.copy(empty_graph_metrics(home / "no_graph"), extract.path)
     yield extract
     with connect(postgres_url) as connection:
-        connection.execute("TRUNCATE leadml.served_features, leadml.served_schemas")
+        empty_tables(connection, "leadml.served_features", "leadml.served_schemas")
 
 
 def check(url: str) -> dg.AssetCheckEvaluation:

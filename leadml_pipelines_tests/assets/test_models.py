@@ -65,6 +65,8 @@ def test_a_run_tells_its_steps_and_ends_with_the_figures(home: Path, postgres_ur
         (made,) = done.get_asset_materialization_events()
         metadata = made.materialization.metadata
         assert str(metadata["model_id"].value).startswith("conversion_20")
+        assert "data:image/png;base64," in metadata["card"].value
+        assert 0.5 < metadata["roc_auc"].value < 1
         logged = [record.message for record in instance.all_logs(done.run_id)]
         assert any("search, fit" in message for message in logged)
         assert any("fitting on" in message for message in logged)

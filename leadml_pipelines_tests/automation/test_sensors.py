@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,9 @@ from leadml_pipelines.automation.sensors import checked_snapshot_sensor, promote
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.duckdb_engine import DuckDBEngine
 from leadml_pipelines.features.snapshots import check_snapshot, write_snapshot
-from leadml_pipelines.learning.registry import Registry
+from leadml_pipelines.learning.examination import Examination, examine
+from leadml_pipelines.learning.gate import Decision
+from leadml_pipelines.learning.registry import ModelRecord, Registry
 from leadml_pipelines.learning.train import TrainedModel, train
 from leadml_pipelines.online.publish_models import publish_roles
 from leadml_pipelines.online.store import OnlineStore
@@ -194,6 +196,20 @@ def churn() -> TrainedModel:
     return train(spec, toy_set(spec), seed=7, threads=1)
 
 
+@pytest.fixture(scope="module")
+def better(churn: TrainedModel) -> Examination:
+    """An examination that ends well."""
+    return replace(examine(churn, resamples=50), decision=Decision(True, ("it is better",)))
+
+
+@pytest.fixture
+def promotable(
+    models: Registry, churn: TrainedModel, better: Examination
+) -> Callable[[], ModelRecord]:
+    """Registers the model once more, as one that passed its gate."""
+    return lambda: models.store(churn, better, None)
+
+
 def test_a_candidate_that_the_gate_rejected_is_never_published(
     postgres_url: str, redis_url: str, models: Registry, churn: TrainedModel
 ) -> None:
@@ -203,9 +219,13 @@ def test_a_candidate_that_the_gate_rejected_is_never_published(
 
 
 def test_a_promoted_model_is_published_once(
-    postgres_url: str, redis_url: str, store: OnlineStore, models: Registry, churn: TrainedModel
+    postgres_url: str,
+    redis_url: str,
+    store: OnlineStore,
+    models: Registry,
+    promotable: Callable[[], ModelRecord],
 ) -> None:
-    models.promote(models.register(churn).model_id, by="test")
+    models.promote(promotable().model_id, by="test")
     requested, _ = tick(promoted_model_sensor, postgres_url, redis_url)
     assert requested == 1
     publish_roles(store, models)
@@ -213,10 +233,14 @@ def test_a_promoted_model_is_published_once(
 
 
 def test_a_roll_back_is_published_like_a_promotion(
-    postgres_url: str, redis_url: str, store: OnlineStore, models: Registry, churn: TrainedModel
+    postgres_url: str,
+    redis_url: str,
+    store: OnlineStore,
+    models: Registry,
+    promotable: Callable[[], ModelRecord],
 ) -> None:
-    models.promote(models.register(churn).model_id, by="test")
-    models.promote(models.register(churn).model_id, by="test")
+    models.promote(promotable().model_id, by="test")
+    models.promote(promotable().model_id, by="test")
     publish_roles(store, models)
     models.rollback("churn", by="test")
     requested, _ = tick(promoted_model_sensor, postgres_url, redis_url)
@@ -224,10 +248,14 @@ def test_a_roll_back_is_published_like_a_promotion(
 
 
 def test_a_challenger_is_published_with_its_share_and_withdrawn(
-    postgres_url: str, redis_url: str, store: OnlineStore, models: Registry, churn: TrainedModel
+    postgres_url: str,
+    redis_url: str,
+    store: OnlineStore,
+    models: Registry,
+    promotable: Callable[[], ModelRecord],
 ) -> None:
-    models.promote(models.register(churn).model_id, by="test")
-    challenger = models.register(churn).model_id
+    models.promote(promotable().model_id, by="test")
+    challenger = promotable().model_id
     publish_roles(store, models)
     models.challenge(challenger, 0.1, by="test")
     assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 1

@@ -15,6 +15,7 @@ from leadml_pipelines.sources.extract import extract_sources
 from leadml_pipelines_tests.end_to_end.commands import LEADML, environment
 from leadml_pipelines_tests.features.test_audit import serve, world_of
 from leadml_pipelines_tests.features.world import NOW, empty_graph_metrics
+from leadml_pipelines_tests.tables import empty_tables
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def home_of_two_leads(postgres_url: str, home: Path) -> Iterator[Path]:
     shutil.copy(empty_graph_metrics(home / "no_graph"), extract.path)
     yield home
     with connect(postgres_url) as connection:
-        connection.execute("TRUNCATE leadml.served_features, leadml.served_schemas")
+        empty_tables(connection, "leadml.served_features", "leadml.served_schemas")
 
 
 def audit(url: str, home: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:

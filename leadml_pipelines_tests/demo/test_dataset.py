@@ -12,12 +12,13 @@ from leadml_pipelines.demo.dataset import (
 )
 from leadml_pipelines.deployment import keep_settings
 from leadml_pipelines.postgres import connect
+from leadml_pipelines_tests.tables import empty_tables
 
 
 @pytest.fixture(autouse=True)
 def _empty(postgres_url: str) -> None:
     with connect(postgres_url) as connection:
-        connection.execute("TRUNCATE leadml.demo_dataset, crm.leads")
+        empty_tables(connection, "leadml.demo_dataset", "crm.leads")
 
 
 def test_the_first_claim_fixes_the_end_of_the_funnel(postgres_url: str) -> None:

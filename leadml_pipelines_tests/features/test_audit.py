@@ -32,6 +32,7 @@ from leadml_pipelines.serving.served_log import ServedLog
 from leadml_pipelines.times import to_micros
 from leadml_pipelines_tests.features.conftest import Bulk
 from leadml_pipelines_tests.features.world import NOW, World, random_world
+from leadml_pipelines_tests.tables import empty_tables
 
 SECOND = timedelta(seconds=1)
 LEAD = catalogue()
@@ -42,7 +43,7 @@ BORN = NOW - timedelta(days=40)
 def empty(postgres_url: str) -> Iterator[None]:
     yield
     with connect(postgres_url) as connection:
-        connection.execute("TRUNCATE leadml.served_features, leadml.served_schemas")
+        empty_tables(connection, "leadml.served_features", "leadml.served_schemas")
 
 
 Alter = Callable[[np.ndarray[Any, Any], Mapping[str, int]], None]

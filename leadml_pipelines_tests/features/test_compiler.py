@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -95,6 +96,13 @@ def test_a_view_that_does_not_build_what_it_declares_is_named() -> None:
     wrong = FeatureView("wrong", "lead", "Wrong.", (DOUBLED,), ("known_events",), notes)
     with pytest.raises(CompileError, match="view wrong does not build note_count_doubled"):
         compile_views([wrong], "duckdb", catalogue=Catalogue([wrong]))
+
+
+def test_garbage_is_collected_again_after_a_view_that_failed() -> None:
+    wrong = FeatureView("wrong", "lead", "Wrong.", (DOUBLED,), ("known_events",), notes)
+    with pytest.raises(CompileError):
+        compile_views([wrong], "duckdb", catalogue=Catalogue([wrong]))
+    assert gc.isenabled()
 
 
 def test_frames_with_a_column_in_common_can_not_be_joined_by_accident() -> None:

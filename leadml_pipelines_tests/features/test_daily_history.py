@@ -29,6 +29,7 @@ from leadml_pipelines.times import NaiveTimeError
 from leadml_pipelines_tests.features.conftest import Bulk
 from leadml_pipelines_tests.features.test_parity import assert_same_bits
 from leadml_pipelines_tests.features.world import NOW, World, random_world
+from leadml_pipelines_tests.tables import empty_tables
 
 LEAD = catalogue()
 VIEWS = LEAD.views("lead")
@@ -41,7 +42,7 @@ def clean(postgres_url: str) -> Iterator[None]:
     with connect(postgres_url) as connection:
         for view in VIEWS:
             connection.execute(f"DROP TABLE IF EXISTS leadml.feature_{view.name}")
-        connection.execute("TRUNCATE leadml.feature_snapshots, leadml.feature_view_snapshots")
+        empty_tables(connection, "leadml.feature_snapshots", "leadml.feature_view_snapshots")
 
 
 def backfill(

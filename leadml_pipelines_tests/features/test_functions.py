@@ -22,10 +22,12 @@ from leadml_pipelines.features.engines import DuckDBEngine, PostgresEngine
 from leadml_pipelines.features.functions import (
     FUNCTIONS,
     Count,
+    Delay,
     Diversity,
     EventFunction,
     FeatureFunction,
     FunctionSpecError,
+    LastKind,
     Part,
     Ratio,
     Recency,
@@ -64,7 +66,7 @@ class Oracle:
     """What an entity's value is, by plain Python over the events that were known."""
 
     function: EventFunction
-    value: Callable[[list[Row], datetime], float | None]
+    value: Callable[[list[Row], datetime], float | str | None]
 
 
 def within(events: list[Row], as_of: datetime, **window: float) -> list[Row]:
@@ -122,6 +124,22 @@ def diversity(events: list[Row], as_of: datetime) -> float | None:
     return (1 - sum(s * s for s in shares)) * 3 / 2
 
 
+def delay(events: list[Row], as_of: datetime) -> float | None:
+    asked = [e["occurred_at"] for e in is_(events, event_type="quote_request")]
+    seen = [e["occurred_at"] for e in is_(events, event_type="page_view")]
+    if not asked or not seen or min(asked) < min(seen):
+        return None
+    return (min(asked) - min(seen)) // MICROSECOND / 3_600_000_000
+
+
+def last_kind(events: list[Row], as_of: datetime) -> str | None:
+    kinds = ("note", "email_open", "email_click")
+    known = [e for e in within(events, as_of, days=30) if e["event_type"] in kinds]
+    newest = max((e["occurred_at"] for e in known), default=None)
+    last = {e["event_type"] for e in known if e["occurred_at"] == newest}
+    return min(last, key=kinds.index, default=None)
+
+
 ORACLES = (
     Oracle(
         Count(event_type=("page_view", "form_submit"), window="36h"),
@@ -134,6 +152,8 @@ ORACLES = (
     Oracle(ResponseTime(window="30d"), response),
     Oracle(Trend(), trend),
     Oracle(Diversity(window="90d", kinds=("email", "phone")), diversity),
+    Oracle(Delay(event_type="quote_request", after="page_view"), delay),
+    Oracle(LastKind(window="30d", kinds=("note", "email_open", "email_click")), last_kind),
 )
 
 
@@ -158,6 +178,8 @@ def test_a_function_gives_what_plain_python_gives_over_the_known_events(
         expected = oracle.value(known, as_of.to_pydatetime())
         if expected is None:
             assert pd.isna(value)
+        elif isinstance(expected, str):
+            assert value == expected
         else:
             assert value == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
@@ -196,6 +218,27 @@ def test_an_answer_at_the_moment_of_the_touch_answers_nothing(bulk: Bulk) -> Non
     assert bulk(world).compute([view], spine(("a", NOW)))[name].isna().tolist() == [True]
     world.event("a", touch + timedelta(hours=2))
     assert bulk(world).compute([view], spine(("a", NOW)))[name].tolist() == [2.0]
+
+
+def test_a_delay_is_counted_from_the_first_event_and_missing_until_it_is_over(bulk: Bulk) -> None:
+    world = World().lead("a", BORN)
+    world.event("a", NOW - timedelta(hours=30)).event("a", NOW - timedelta(hours=3))
+    world.event("a", NOW - timedelta(hours=2), event_type="quote_sent")
+    world.event("a", NOW - timedelta(hours=1), event_type="quote_sent")
+    view = function_view("probe", "lead", [Delay(event_type="quote_sent")])
+    early = NOW - timedelta(hours=2, microseconds=1)
+    rows = bulk(world).compute([view], spine(("a", NOW), ("a", early)))
+    values = rows.set_index("as_of")["quote_sent_delay_hours"]
+    assert values[NOW] == 28
+    assert pd.isna(values[early])
+
+
+def test_of_kinds_that_came_at_one_moment_the_first_listed_came_last(bulk: Bulk) -> None:
+    world = World().lead("a", BORN)
+    for kind in ("email_open", "note"):
+        world.event("a", NOW - timedelta(days=1), event_type=kind)
+    view = function_view("probe", "lead", [LastKind(kinds=("note", "email_open"))])
+    assert bulk(world).compute([view], spine(("a", NOW)))["event_type_last"].tolist() == ["note"]
 
 
 def test_two_response_times_of_one_view_have_answers_of_their_own(bulk: Bulk) -> None:
@@ -259,6 +302,12 @@ def test_a_score_is_read_off_its_parts(tmp_path: Path) -> None:
         (ResponseTime(window="7d"), "outbound_response_hours_7d"),
         (Trend(direction="inbound"), "inbound_trend_90d"),
         (Diversity(window="30d"), "event_channel_diversity_30d"),
+        (Delay(event_type="quote_sent"), "quote_sent_delay_hours"),
+        (LastKind(), "event_type_last"),
+        (
+            LastKind(direction="inbound", over="channel", kinds=("web",), window="7d"),
+            "inbound_channel_last_7d",
+        ),
         (WeightedScore(parts=(Part(100, "stage_age_days"),)), "stage_age_days_score"),
     ],
 )
@@ -302,6 +351,9 @@ def test_a_function_survives_the_way_through_json_and_through_its_definition(
         ({"function": "trend", "windows": ["30d", "7d"]}, "each longer than the last"),
         ({"function": "trend", "window": "30d"}, "a trend takes `windows`"),
         ({"function": "diversity", "over": "agent_id"}, "it is channel or event_type"),
+        ({"function": "last_kind", "over": "agent_id"}, "it is channel or event_type"),
+        ({"function": "last_kind", "kinds": ["web", "web"]}, "each only once"),
+        ({"function": "delay", "after": {"kind": "x"}}, "after of delay has kind"),
         ({"function": "weighted_score", "parts": [{"weight": 9, "feature": "a"}]}, "must make 100"),
         ({"function": "diversity", "kinds": ["email", "email"]}, "each only once"),
         ({"function": "diversity", "kinds": ["email", ""]}, "each only once"),
@@ -361,10 +413,12 @@ def test_a_function_without_a_docstring_is_refused() -> None:
 
 def test_every_function_says_its_unit_and_its_range() -> None:
     assert set(FUNCTIONS) >= {
-        "count", "total", "ratio", "recency", "response_time", "trend", "diversity",
-        "weighted_score",
+        "count", "total", "ratio", "recency", "delay", "response_time", "trend", "diversity",
+        "last_kind", "weighted_score",
     }  # fmt: skip
     for function in FUNCTIONS.values():
+        if function.type == "category":
+            continue
         assert function.unit
         assert function.low is not None or function is Trend
         assert math.isfinite(function.low or 0)

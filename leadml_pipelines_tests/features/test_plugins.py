@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 import leadml_pipelines
+from leadml_pipelines_tests.packages import install, run_beside
 
 DOCS = Path(leadml_pipelines.__file__).parents[1] / "docs" / "features.md"
 
@@ -51,36 +50,20 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def install(folder: Path, code: str, entry: str) -> None:
-    """Lay a package and its metadata where Python finds installed packages."""
-    (folder / "acme_features.py").write_text(code, encoding="utf-8")
-    metadata = folder / "acme_features-1.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Name: acme-features\nVersion: 1\n", encoding="utf-8")
-    (metadata / "entry_points.txt").write_text(entry, encoding="utf-8")
-
-
-def run(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    path = f"import sys; sys.path.insert(0, {str(folder)!r})\n"
-    return subprocess.run(
-        [sys.executable, "-c", path + code, *arguments], capture_output=True, text=True, timeout=120
-    )
-
-
 def test_the_example_of_the_docs_adds_a_function_and_a_view(tmp_path: Path) -> None:
     (code,), (project,) = blocks("python"), blocks("toml")
     points = tomllib.loads(project)["project"]["entry-points"]["leadml.views"]
     lines = "\n".join(f"{name} = {value}" for name, value in points.items())
-    install(tmp_path, code, f"[leadml.views]\n{lines}\n")
-    done = run(tmp_path, COMPUTE, str(tmp_path / "world"))
+    install(tmp_path, "acme-features", code, f"[leadml.views]\n{lines}\n")
+    done = run_beside(tmp_path, COMPUTE, str(tmp_path / "world"))
     assert done.stderr == ""
     assert done.stdout.split() == ["team:portal", "acme_features", "3", "0.5", "0.25"]
 
 
 def test_the_text_of_a_view_made_of_such_a_function_can_be_pasted(tmp_path: Path) -> None:
     (code,) = blocks("python")
-    install(tmp_path, code, "")
-    done = run(tmp_path, PASTE)
+    install(tmp_path, "acme-features", code, "")
+    done = run_beside(tmp_path, PASTE)
     assert done.stderr == ""
     same, *text = done.stdout.split(maxsplit=1)
     assert same == "True"
@@ -100,6 +83,6 @@ def test_the_text_of_a_view_made_of_such_a_function_can_be_pasted(tmp_path: Path
     ],
 )
 def test_a_broken_package_is_named(tmp_path: Path, code: str, message: str) -> None:
-    install(tmp_path, code, "[leadml.views]\nacme = acme_features:VIEWS\n")
-    done = run(tmp_path, "import leadml_pipelines.features.catalogue")
+    install(tmp_path, "acme-features", code, "[leadml.views]\nacme = acme_features:VIEWS\n")
+    done = run_beside(tmp_path, "import leadml_pipelines.features.catalogue")
     assert message in done.stderr

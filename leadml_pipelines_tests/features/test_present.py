@@ -16,6 +16,7 @@ from leadml_pipelines.features.present import present_sql
 from leadml_pipelines.features.view import Feature, FeatureView
 from leadml_pipelines.postgres import connect
 from leadml_pipelines_tests.features.world import random_world
+from leadml_pipelines_tests.tables import empty_tables
 
 VIEWS = catalogue().views("lead")
 
@@ -24,7 +25,7 @@ VIEWS = catalogue().views("lead")
 def connection(postgres_url: str) -> Iterator[psycopg.Connection[Any]]:
     random_world(4, leads=25).load(postgres_url)
     with connect(postgres_url, autocommit=True) as admin:
-        admin.execute("TRUNCATE leadml.feature_snapshots, leadml.data_clock, crm.agents")
+        empty_tables(admin, "leadml.feature_snapshots", "leadml.data_clock", "crm.agents")
     with connect(postgres_url, autocommit=True) as connection:
         for statement in SESSION:
             connection.execute(statement.encode())

@@ -28,6 +28,7 @@ from leadml_pipelines.features.view import Feature, FeatureView
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.times import NaiveTimeError
 from leadml_pipelines_tests.features.world import NOW
+from leadml_pipelines_tests.tables import empty_tables
 
 
 def never(_: object) -> object:
@@ -48,7 +49,7 @@ def clean(postgres_url: str) -> Iterator[None]:
     yield
     with connect(postgres_url) as connection:
         connection.execute("DROP TABLE IF EXISTS leadml.feature_body, leadml.feature_mind")
-        connection.execute("TRUNCATE leadml.feature_snapshots, leadml.feature_view_snapshots")
+        empty_tables(connection, "leadml.feature_snapshots", "leadml.feature_view_snapshots")
 
 
 def body(as_of: datetime = NOW, ids: tuple[str, ...] = ("a", "b"), height: float = 0.1 + 0.2):

@@ -48,6 +48,7 @@ from leadml_pipelines_tests.features.world import (
     random_world,
     spine,
 )
+from leadml_pipelines_tests.tables import empty_tables
 
 DAY = timedelta(days=1)
 VIEWS = catalogue().views("lead")
@@ -422,7 +423,7 @@ def clean(postgres_url: str) -> Iterator[str]:
     with connect(postgres_url) as connection:
         for view in (BODY, MIND, *VIEWS):
             connection.execute(f"DROP TABLE IF EXISTS leadml.feature_{view.name}".encode())
-        connection.execute("TRUNCATE leadml.feature_snapshots, leadml.feature_view_snapshots")
+        empty_tables(connection, "leadml.feature_snapshots", "leadml.feature_view_snapshots")
 
 
 def write(url: str, as_of: datetime, number: int, *ids: str, check: bool = True) -> None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from leadml_pipelines.postgres import connect
+from leadml_pipelines_tests.tables import empty_tables
 
 NOW = datetime(2026, 4, 12, 9, 30, 15, 123457, tzinfo=UTC)
 """Between two changes to and from daylight saving time, with microseconds."""
@@ -230,9 +231,7 @@ class World:
             connection.execute("ALTER TABLE crm.lead_events ALTER ingested_at DROP NOT NULL")
             for name, columns in SCHEMAS.items():
                 schema = "leadml" if name == "graph_metrics" else "crm"
-                connection.execute(f"TRUNCATE {schema}.{name}")
-                if name == "lead_versions":
-                    connection.execute("DELETE FROM crm.lead_versions")
+                empty_tables(connection, f"{schema}.{name}")
                 rows = self.tables[name]
                 with connection.cursor().copy(
                     f"COPY {schema}.{name} ({', '.join(columns)}) FROM STDIN"

@@ -11,10 +11,11 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from leadml_pipelines.learning.baselines import evaluate_heuristic
+from leadml_pipelines.learning.baselines import heuristic_values
 from leadml_pipelines.learning.encoding import Column
 from leadml_pipelines.learning.evaluate import evaluate
 from leadml_pipelines.learning.spec import ModelSpec
+from leadml_pipelines.learning.threshold import ideal_threshold
 from leadml_pipelines.learning.train import TrainedModel
 from leadml_pipelines.learning.training_set import TrainingSet, assemble
 
@@ -76,6 +77,8 @@ def spec_for(objective: str = "classification", **changes: Any) -> ModelSpec:
         objective="classification" if classification else "regression",
         ages=(timedelta(hours=1), DAY),
         grid=({"max_depth": 2}, {"max_depth": 4}),
+        # Quick learners: a model that is stopped before it has learned is not calibrated.
+        params={"learning_rate": 0.2, "reg_lambda": 1.0},
         rounds=60,
         metric="roc_auc" if classification else "spearman",
         heuristic="quality_threshold" if classification else "quality_rescaled",
@@ -146,4 +149,7 @@ def figures(trained: TrainedModel) -> dict[str, Any]:
 
 def heuristic(trained: TrainedModel) -> dict[str, Any]:
     """What the rule gets on them that the model replaces."""
-    return evaluate_heuristic(trained.spec, trained.train, trained.test, seed=trained.seed)
+    spec, test = trained.spec, trained.test
+    values = heuristic_values(spec, trained.train, test, seed=trained.seed)
+    labels, threshold = test["label"].to_numpy(float), ideal_threshold(spec.cost)
+    return evaluate(spec, labels, values, test["moment"], threshold=threshold)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
+import leadml_pipelines
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.engines import DuckDBEngine
 from leadml_pipelines.graph.history import graph_snapshots, weekly_moments
 from leadml_pipelines.learning.registry import Registry
 from leadml_pipelines.learning.signing import SigningKey
+from leadml_pipelines.learning.spec import ModelSpec
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.learning.train import TrainedModel, train
 from leadml_pipelines.learning.training_set import (
@@ -25,10 +29,13 @@ from leadml_pipelines.learning.training_set import (
 )
 from leadml_pipelines.sources.extract import Extract, extract_sources
 from leadml_pipelines.sources.load_synthetic import load_synthetic
+from leadml_pipelines.sources.synthetic import hidden_chance
 from leadml_pipelines_tests.graph.builders import graph_of
 from leadml_pipelines_tests.learning.frames import figures, heuristic
 
+RENEWAL = Path(leadml_pipelines.__file__).parents[1] / "examples/renewal/acme_renewal.py"
 LEADS = 1_500
+SEED = 11
 END = datetime(2026, 9, 1, tzinfo=UTC)
 CUT = pd.Timestamp(END - timedelta(days=250))
 
@@ -37,7 +44,7 @@ Build = Callable[[str], TrainingSet]
 
 @pytest.fixture(scope="module")
 def extract(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Extract:
-    load_synthetic(postgres_url, LEADS, seed=11, end=END)
+    load_synthetic(postgres_url, LEADS, seed=SEED, end=END)
     made = extract_sources(postgres_url, tmp_path_factory.mktemp("extracts"), clock="data")
     _measure_graph({name: made.table(name) for name in made.rows}, made.path)
     return made
@@ -188,6 +195,37 @@ def test_a_model_goes_from_the_files_of_its_rows_to_production(
     assert champion is not None
     assert champion.training_set_hash == saved.hash
     model = champion.load()
+    answer = model.predict(model.encoder.encode(training_set.frame.head(10)))
+    assert ((answer.values > 0) & (answer.values < 1)).all()
+
+
+def test_churn_comes_close_to_the_best_that_can_be_known(
+    fit: Callable[[str], TrainedModel],
+) -> None:
+    """`benchmarks/funnel_quality.py` measures how close, with enough leads to tell."""
+    trained = fit("churn")
+    chance = hidden_chance(trained.test, "churn", leads=LEADS, seed=SEED, end=END, futures=32)
+    labels = trained.test["label"].to_numpy(float)
+    known = chance.notna().to_numpy()
+    best = roc_auc_score(labels[known], chance[known])
+    model = trained.load()
+    values = model.predict(model.encoder.encode(trained.test)).values
+    assert best - 0.05 < roc_auc_score(labels[known], values[known]) < best + 0.02
+    assert ((values > 0.5) == (labels > 0)).mean() > 0.83
+
+
+def test_a_model_of_another_package_is_trained_and_registered(
+    extract: Extract, postgres_url: str, tmp_path: Path
+) -> None:
+    spec: ModelSpec = runpy.run_path(str(RENEWAL))["SPEC"]
+    with DuckDBEngine(_tables(extract)) as engine:
+        training_set = build_training_set(spec, engine, catalogue(), extract)
+    assert 0.8 < training_set.frame["label"].mean() < 1
+    trained = train(spec, training_set, seed=7, threads=1)
+    registry = Registry(postgres_url, tmp_path / "artifacts")
+    record = registry.register(trained)
+    assert registry.newest("renewal").model_id == record.model_id
+    model = trained.load()
     answer = model.predict(model.encoder.encode(training_set.frame.head(10)))
     assert ((answer.values > 0) & (answer.values < 1)).all()
 

@@ -113,7 +113,7 @@ def test_predictions_are_probabilities_with_the_decision_of_the_threshold(
     model = trained.load()
     answer = model.predict(model.encoder.encode(trained.test))
     assert ((answer.values > 0) & (answer.values < 1)).all()
-    assert (answer.predictions == (answer.values >= 0.5)).all()
+    assert (answer.predictions == (answer.values >= model.threshold)).all()
 
 
 def test_scores_rank_within_the_training_population(regression: TrainedModel) -> None:

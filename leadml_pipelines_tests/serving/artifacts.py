@@ -46,7 +46,7 @@ def make_model(
         seed: Of rows and labels.
         risk_levels: From which chances a risk is medium, high, critical.
         companions: Words by what their chances are shown as, `urgency` or `cross_sell`.
-        more: Further files.
+        more: Further files to write.
     """
     frame = lead_frame([f"t{i}" for i in range(200)], seed=seed)
     encoder = Encoder.fit(lead_features(), frame)

@@ -31,7 +31,7 @@ NO_POSTGRES = SecretStr(f"postgresql://nobody:secret@{NOBODY_LISTENS}/none")
 IDS = [f"lead_{i}" for i in range(40)]
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 10) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
     """The first true answer of a condition; an error if there is none in time."""
     deadline = time.monotonic() + seconds
     while not (answer := condition()):
@@ -51,7 +51,7 @@ def serve(settings: Settings) -> Iterator[httpx.Client]:
         thread.start()
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            with httpx.Client(base_url=address, trust_env=False, timeout=10) as client:
+            with httpx.Client(base_url=address, trust_env=False, timeout=30) as client:
                 wait_for(lambda: server.started)
                 wait_for(lambda: client.get("/readyz").status_code == 200)
                 yield client
@@ -120,11 +120,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, dict[str, 
     return {name: make_model(root, name, f"{name}_1", **options) for name, options in kinds.items()}
 
 
-@pytest.fixture
-def world(
+@contextmanager
+def _published(
     redis_url: str, postgres_url: str, home: Path, trained: Mapping[str, dict[str, Any]]
 ) -> Iterator[World]:
-    """A snapshot of 40 leads and the three models, published."""
     store = OnlineStore(redis_url)
     more = lead_frame([*IDS, "only_offline"])
     frame = more.head(len(IDS))
@@ -138,9 +137,41 @@ def world(
 
 
 @pytest.fixture
+def world(
+    redis_url: str, postgres_url: str, home: Path, trained: Mapping[str, dict[str, Any]]
+) -> Iterator[World]:
+    """A snapshot of 40 leads and the three models, published."""
+    with _published(redis_url, postgres_url, home, trained) as world:
+        yield world
+
+
+@pytest.fixture
 def client(world: World) -> Iterator[httpx.Client]:
     """A client of the app over that world."""
     with serve(world.settings) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def kept_world(
+    module_redis_url: str,
+    postgres_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    trained: Mapping[str, dict[str, Any]],
+) -> Iterator[World]:
+    """Such a world for all tests of a module that only look at it.
+
+    No test of the module may ask for `world` or `redis_url`: that would empty this one.
+    """
+    home = tmp_path_factory.mktemp("kept") / "home"
+    with _published(module_redis_url, postgres_url, home, trained) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def kept_client(kept_world: World) -> Iterator[httpx.Client]:
+    """A client of one app over that world, for tests that only ask."""
+    with serve(kept_world.settings) as client:
         yield client
 
 

@@ -9,6 +9,7 @@ from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.engines import PostgresEngine
 from leadml_pipelines.postgres import connect
 from leadml_pipelines_tests.features.world import NOW, World, random_world
+from leadml_pipelines_tests.tables import empty_tables
 
 VIEWS = catalogue().views("lead")
 NAMES = [feature.name for view in VIEWS for feature in view.features]
@@ -21,8 +22,14 @@ def load_leads(url: str, *more: str, seed: int = 3, leads: int = 40) -> World:
         world.lead(entity_id, NOW)
     world.load(url)
     with connect(url) as connection:
-        connection.execute("TRUNCATE leadml.invalidations, leadml.data_clock, leadml.quarantine")
-        connection.execute("TRUNCATE leadml.feature_snapshots, leadml.feature_view_snapshots")
+        empty_tables(
+            connection,
+            "leadml.invalidations",
+            "leadml.data_clock",
+            "leadml.quarantine",
+            "leadml.feature_snapshots",
+            "leadml.feature_view_snapshots",
+        )
     return world
 
 

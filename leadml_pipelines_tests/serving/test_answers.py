@@ -13,7 +13,7 @@ import pytest
 from leadml_pipelines.learning.model import LoadedModel, load_model
 from leadml_pipelines.serving.answers import Answers
 from leadml_pipelines_tests.online.frames import lead_frame
-from leadml_pipelines_tests.serving.artifacts import make_model
+from leadml_pipelines_tests.serving.artifacts import KEY, make_model
 
 IDS = [f"lead_{i}" for i in range(50)]
 
@@ -21,7 +21,7 @@ IDS = [f"lead_{i}" for i in range(50)]
 def loaded(root: Path, name: str, **options: Any) -> tuple[LoadedModel, np.ndarray]:
     """A model, and rows for it."""
     pointer = make_model(root, name, f"{name}_1", **options)
-    model = load_model(pointer["artifact_uri"], pointer["sha256"])
+    model = load_model(pointer["artifact_uri"], KEY.encode(), pointer["manifest_sha256"])
     return model, model.encoder.encode(lead_frame(IDS, seed=5, missing=0.2))
 
 

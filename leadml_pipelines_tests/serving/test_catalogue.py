@@ -24,6 +24,11 @@ def test_what_another_process_found_out_is_what_this_one_would(traced: None) -> 
     assert lineages() == lineage_of_all()
 
 
+@pytest.fixture(scope="module")
+def client(kept_client: httpx.Client) -> httpx.Client:
+    return kept_client
+
+
 def _names(client: httpx.Client, **query: Any) -> list[str]:
     response = client.get(FEATURES, params=query)
     assert response.status_code == 200, response.text

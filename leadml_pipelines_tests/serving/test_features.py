@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import httpx
 import pytest
 
-from leadml_pipelines.online.publish import publish_snapshot
-from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import utc_now
-from leadml_pipelines_tests.online.frames import expected, lead_features, lead_frame
-from leadml_pipelines_tests.serving.conftest import IDS, NO_POSTGRES, World
+from leadml_pipelines_tests.online.frames import expected
+from leadml_pipelines_tests.serving.conftest import IDS, World
 
 BATCH = "/api/v1/features/batch"
 RETRIEVE = "/api/v1/features/retrieve"
+
+
+@pytest.fixture(scope="module")
+def world(kept_world: World) -> World:
+    return kept_world
+
+
+@pytest.fixture(scope="module")
+def client(kept_client: httpx.Client) -> httpx.Client:
+    return kept_client
 
 
 def _ask(client: httpx.Client, path: str = BATCH, **body: Any) -> httpx.Response:
@@ -86,31 +93,6 @@ def test_retrieve_tells_nulls_and_schema_too(client: httpx.Client, world: World)
     assert answer["meta"]["lead_0"]["schema_id"] == schema.schema_id
 
 
-def test_values_of_the_day_before_yesterday_are_stale_when_they_cannot_be_computed(
-    world: World, serving: Callable[[Settings], httpx.Client]
-) -> None:
-    old = utc_now() - timedelta(days=2)
-    publish_snapshot(world.store, "lead", lead_features(), lead_frame(["old"]), old)
-    client = serving(world.settings.model_copy(update={"postgres_url": NO_POSTGRES}))
-    meta = _ask(client, entity_ids=["old", "lead_0"]).json()["meta"]
-    assert [meta[i]["status"] for i in ("old", "lead_0")] == ["stale", "present"]
-    text = client.get("/metrics").text
-    assert "leadml_online_stale_entities_total 1.0" in text
-    assert "leadml_online_stale_share 0.5" in text
-    assert "the target is under 0.05" in text
-
-
-def test_by_the_clock_of_the_data_a_historical_snapshot_is_fresh(
-    world: World, serving: Callable[[Settings], httpx.Client]
-) -> None:
-    world.store._redis.flushdb()
-    old = utc_now() - timedelta(days=4000)
-    publish_snapshot(world.store, "lead", lead_features(), lead_frame(["old"]), old)
-    client = serving(world.settings.model_copy(update={"clock": "data"}))
-    meta = _ask(client, entity_ids=["old"]).json()["meta"]["old"]
-    assert (meta["status"], meta["age_seconds"]) == ("present", 0)
-
-
 @pytest.mark.parametrize("path", [BATCH, RETRIEVE])
 def test_an_unknown_lead_is_told_beside_the_known_ones(client: httpx.Client, path: str) -> None:
     answer = _ask(client, path, entity_ids=["lead_0", "lead_x"]).json()
@@ -166,13 +148,6 @@ def test_one_entity_over_the_limit_is_told_the_limit(
     assert f"entity_ids has {limit + 1} entries; {limit} is the limit" in message
 
 
-def test_a_thousand_entities_are_answered(client: httpx.Client, world: World) -> None:
-    ids = [f"many_{i}" for i in range(1000)]
-    publish_snapshot(world.store, "lead", lead_features(), lead_frame(ids), utc_now())
-    answer = _ask(client, entity_ids=ids, feature_names=["quality_score"]).json()
-    assert list(answer["features"]) == ids
-
-
 @pytest.mark.parametrize(
     ("body", "part"),
     [
@@ -204,16 +179,6 @@ def test_unknown_path_and_method_are_refused_in_the_one_shape(client: httpx.Clie
 def test_body_of_megabytes_is_refused(client: httpx.Client) -> None:
     response = _ask(client, entity_ids=["x" * 3_000_000])
     assert response.status_code == 413
-
-
-def test_requests_and_hits_are_counted(client: httpx.Client) -> None:
-    _ask(client, entity_ids=IDS[:3])
-    _ask(client, entity_ids=["nobody"])
-    text = client.get("/metrics").text
-    assert f'leadml_http_requests_total{{method="POST",route="{BATCH}",status="200"}} 1.0' in text
-    assert 'leadml_online_entities_total{source="cache"} 3.0' in text
-    assert 'leadml_online_entities_total{source="nowhere"} 1.0' in text
-    assert f'leadml_http_request_seconds_count{{route="{BATCH}"}} 2.0' in text
 
 
 def test_openapi_describes_the_answers(client: httpx.Client) -> None:

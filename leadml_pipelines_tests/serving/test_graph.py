@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +20,7 @@ from leadml_pipelines.serving import graph_lookup
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import utc_now
 from leadml_pipelines_tests.features.world import World as Rows
-from leadml_pipelines_tests.serving.conftest import NOBODY_LISTENS, World
+from leadml_pipelines_tests.serving.conftest import NOBODY_LISTENS, World, serve
 
 Address = tuple[str, str, str, str]
 Serving = Callable[[Settings], httpx.Client]
@@ -40,10 +41,15 @@ def _named(settings: Settings, graph: Address, **more: Any) -> Settings:
     return settings.model_copy(update=named | more)
 
 
-@pytest.fixture
-def settings(world: World, graph_settings: Address) -> Settings:
+@pytest.fixture(scope="module")
+def world(kept_world: World) -> World:
+    return kept_world
+
+
+@pytest.fixture(scope="module")
+def settings(world: World, module_graph_settings: Address) -> Settings:
     """An app over a small family in the graph and two weeks of metrics of lead a."""
-    with open_graph(graph_settings) as bolt:
+    with open_graph(module_graph_settings) as bolt:
         bolt.write(
             "CREATE (a:Lead {lead_id: 'a'})-[:ASSIGNED_TO {since: $since}]->"
             "(:Agent {agent_id: 'x'})"
@@ -64,20 +70,33 @@ def settings(world: World, graph_settings: Address) -> Settings:
                 f"VALUES ({', '.join(['%s'] * len(row))})",
                 list(row.values()),
             )
-    return _named(world.settings, graph_settings)
+    return _named(world.settings, module_graph_settings)
 
 
-@pytest.fixture
-def client(settings: Settings, serving: Serving, patient: None) -> httpx.Client:
-    return serving(settings)
+@pytest.fixture(scope="module", autouse=True)
+def patient_metrics() -> Iterator[None]:
+    """PostgreSQL under the load of other tests gets more time than in a customer's request."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph_lookup, "METRICS_SECONDS", 20.0)
+        yield
 
 
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers under the load of other tests get more time than a customer's request."""
+@contextmanager
+def _patient_graph() -> Iterator[None]:
+    """So does the graph, by apps that start meanwhile."""
     original = graph_lookup.LiveGraph
-    monkeypatch.setattr(graph_lookup, "LiveGraph", lambda address: original(address, 20.0))
-    monkeypatch.setattr(graph_lookup, "METRICS_SECONDS", 20.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph_lookup, "LiveGraph", lambda address: original(address, 20.0))
+        yield
+
+
+@pytest.fixture(scope="module")
+def client(settings: Settings) -> Iterator[httpx.Client]:
+    """A client of one app for all tests that only ask."""
+    with ExitStack() as stack:
+        with _patient_graph():
+            client = stack.enter_context(serve(settings))
+        yield client
 
 
 def _data(response: httpx.Response) -> dict[str, Any]:
@@ -168,10 +187,11 @@ def test_the_limit_bounds_the_list_and_not_the_count(client: httpx.Client) -> No
 
 
 def test_postgres_away_is_said_and_the_rest_is_answered(
-    settings: Settings, serving: Serving, patient: None
+    settings: Settings, serving: Serving
 ) -> None:
     away = SecretStr(f"postgresql://nobody:secret@{NOBODY_LISTENS}/none")
-    client = serving(settings.model_copy(update={"postgres_url": away}))
+    with _patient_graph():
+        client = serving(settings.model_copy(update={"postgres_url": away}))
     for _ in range(2):
         data = _data(client.get(f"{PATH}/a"))
         assert (data["metrics"], data["community"]) == (None, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,18 @@ import pytest
 
 from leadml_pipelines.learning.signing import SigningKey
 from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.serving import app
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.models import ModelShelf
 from leadml_pipelines.settings import Settings
 from leadml_pipelines_tests.serving.artifacts import KEY, expected_value, make_model
 from leadml_pipelines_tests.serving.conftest import NO_REDIS, World, wait_for
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pointers are looked at every fraction of a second, not every three."""
+    monkeypatch.setattr(app, "ModelShelf", partial(ModelShelf, poll_seconds=0.3))
 
 
 def _model(client: httpx.Client, name: str = "conversion") -> dict[str, Any]:

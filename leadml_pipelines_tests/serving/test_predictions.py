@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +21,16 @@ from leadml_pipelines_tests.serving.conftest import World
 
 PREDICT = "/api/v1/ml/predict"
 BATCH = "/api/v1/ml/predict/batch"
+
+
+@pytest.fixture(scope="module")
+def world(kept_world: World) -> World:
+    return kept_world
+
+
+@pytest.fixture(scope="module")
+def client(kept_client: httpx.Client) -> httpx.Client:
+    return kept_client
 
 
 def _predict(client: httpx.Client, model: str, entity_id: str, **options: Any) -> dict[str, Any]:
@@ -141,8 +152,17 @@ def test_health_names_each_model_and_service(client: httpx.Client, world: World)
 
 
 def test_predictions_are_counted_by_model(client: httpx.Client, world: World) -> None:
+    def counted() -> float:
+        found = re.search(
+            r'^leadml_predictions_total{model="conversion"} (.+)$',
+            client.get("/metrics").text,
+            re.MULTILINE,
+        )
+        return float(found[1]) if found else 0.0
+
+    before = counted()
     _predict(client, "conversion", world.open_ids[0])
-    assert 'leadml_predictions_total{model="conversion"} 1.0' in client.get("/metrics").text
+    assert counted() == before + 1
 
 
 def test_one_prediction_has_reasons_unless_they_are_not_wanted(

@@ -17,7 +17,7 @@ from leadml_pipelines.times import utc_now
 from leadml_pipelines_tests.serving.offline import event, load_leads
 
 LEADS = ("lead_0", "lead_1", "lead_2")
-ROUNDS = 70
+ROUNDS = 40
 COUNT = ["event_count_total"]
 
 

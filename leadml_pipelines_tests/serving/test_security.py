@@ -8,7 +8,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -23,7 +24,8 @@ from leadml_pipelines.serving.security import (
     require_safe_address,
 )
 from leadml_pipelines.settings import Settings
-from leadml_pipelines_tests.serving.conftest import World, wait_for
+from leadml_pipelines_tests.serving.artifacts import KEY as SIGNING_KEY
+from leadml_pipelines_tests.serving.conftest import World, serve, wait_for
 
 KEY = "correct horse battery staple"
 DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
@@ -31,10 +33,16 @@ BODY = {"entity_ids": ["lead_0"]}
 PATH = "/api/v1/features/batch"
 
 
-@pytest.fixture
-def guarded(world: World, serving: Callable[[Settings], httpx.Client]) -> httpx.Client:
+@pytest.fixture(scope="module")
+def world(kept_world: World) -> World:
+    return kept_world
+
+
+@pytest.fixture(scope="module")
+def guarded(world: World) -> Iterator[httpx.Client]:
     digests = f"{'0' * 64}, {DIGEST.upper()}"
-    return serving(world.settings.model_copy(update={"api_keys_sha256": digests}))
+    with serve(world.settings.model_copy(update={"api_keys_sha256": digests})) as client:
+        yield client
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-API-Key": "wrong"}, {"X-API-Key": DIGEST}])
@@ -85,21 +93,27 @@ def test_other_addresses_need_a_key(host: str) -> None:
     require_safe_address(Settings(http_host=host, api_keys_sha256=DIGEST))
 
 
-def _command(world: World, **variables: str) -> subprocess.Popen[str]:
+@contextmanager
+def _command(world: World, log: Path, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command, whose errors go to a file: a pipe would stay open as long as its children."""
     settings = world.settings
     environment = {
         **os.environ,
         "LEADML_HOME": str(settings.home),
         "LEADML_REDIS_URL": settings.require_redis(),
         "LEADML_POSTGRES_URL": settings.require_postgres(),
+        "LEADML_SIGNING_KEY": SIGNING_KEY,
         **variables,
     }
-    return subprocess.Popen(
-        [sys.executable, "-m", "leadml_pipelines.serving"],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "leadml_pipelines.serving"], env=environment, stderr=errors
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(150)
 
 
 def test_command_refuses_an_open_address_without_keys(
@@ -122,24 +136,20 @@ def test_command_names_a_misspelt_setting_and_shows_no_password(
 
 
 def test_command_serves_until_it_is_told_to_end(world: World, tmp_path: Path) -> None:
-    process = _command(world, LEADML_HTTP_PORT="0")
-    assert process.stderr is not None
-    lines: list[str] = []
-    try:
-        for line in process.stderr:
-            lines.append(line)
-            if "running on" in line:
-                break
-        address = next(word for word in lines[-1].split() if word.startswith("http://"))
-        with httpx.Client(base_url=address, trust_env=False, timeout=30) as client:
+    log = tmp_path / "errors.log"
+    with _command(world, log, LEADML_HTTP_PORT="0") as process:
+        found = wait_for(
+            lambda: re.search(r"running on (http://\S+)", log.read_text(encoding="utf-8")),
+            seconds=60,
+        )
+        with httpx.Client(base_url=found[1], trust_env=False, timeout=30) as client:
             wait_for(lambda: client.get("/readyz").status_code == 200, seconds=60)
             assert client.get("/api/v1/ml/health").json()["status"] == "ok"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        _, rest = process.communicate(timeout=30)
     assert process.returncode in (0, -signal.SIGTERM)
-    assert "Traceback" not in rest
-    assert KEY not in rest
+    written = log.read_text(encoding="utf-8")
+    assert "Traceback" not in written
+    assert KEY not in written
+    assert SIGNING_KEY not in written
 
 
 def test_app_imports_nothing_heavy_before_it_listens() -> None:

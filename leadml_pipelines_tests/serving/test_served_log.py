@@ -22,6 +22,7 @@ from leadml_pipelines.serving.served_log import ServedLog
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import from_micros, to_micros, utc_now
 from leadml_pipelines_tests.serving.conftest import NOBODY_LISTENS, World, wait_for
+from leadml_pipelines_tests.tables import empty_tables
 
 SCHEMA = Schema("lead", (Field("a", "double"), Field("b", "category", vocabulary=("x", "ü"))))
 WIDER = Schema("lead", (*SCHEMA.fields, Field("c", "integer", "events")))
@@ -32,7 +33,7 @@ AS_OF = 1_767_225_600_000_001
 def empty(postgres_url: str) -> Iterator[None]:
     yield
     with connect(postgres_url) as connection:
-        connection.execute("TRUNCATE leadml.served_features, leadml.served_schemas")
+        empty_tables(connection, "leadml.served_features", "leadml.served_schemas")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pandas as pd
 from psycopg import sql
 
 from leadml_pipelines.postgres import connect
+from leadml_pipelines_tests.tables import empty_tables
 
 T0 = pd.Timestamp("2024-03-01 09:00", tz="UTC")
 NAIVE = T0.tz_localize(None).to_pydatetime()
@@ -52,7 +53,14 @@ def rows(url: str, table: str, order: str = "1, 2", schema: str = "crm") -> list
 def empty(url: str) -> None:
     """Empty all source tables and the quarantine."""
     with connect(url) as connection:
-        connection.execute(
-            "TRUNCATE crm.leads, crm.lead_events, crm.agents, crm.assignments, crm.policies,"
-            " crm.closures, crm.referrals, leadml.quarantine"
+        empty_tables(
+            connection,
+            "crm.leads",
+            "crm.lead_events",
+            "crm.agents",
+            "crm.assignments",
+            "crm.policies",
+            "crm.closures",
+            "crm.referrals",
+            "leadml.quarantine",
         )

@@ -217,3 +217,56 @@ class Recency(EventFunction):
         from leadml_pipelines.features import primitives as p
 
         return p.days_between(F.col("as_of"), columns["last"])
+
+
+@feature_function("delay")
+class Delay(EventFunction):
+    """Hours until something happened for the first time, from 0; missing while it did not.
+
+    Counted from the first event of another kind; without `after`, from the first of any kind.
+    Missing too while there was none of that kind, or when it came later.
+
+    Attributes:
+        after: Types of the events from the first of which it is counted, or `Events`.
+    """
+
+    how = "delay_hours"
+    unit = "hours"
+    low = 0
+
+    dimension: Dimension = "urgency"
+    after: Events | Words = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a choice of events that is none."""
+        super().__post_init__()
+        _ = Events.of(self.after).noun
+
+    @property
+    def derived_description(self) -> str:
+        """From what to what."""
+        return (
+            f"Hours from the first of the {Events.of(self.after).noun} {self.lasting} to the first "
+            f"of the {self.events.noun}; missing while there was none."
+        )
+
+    def aggregates(self) -> Mapping[str, Column]:
+        """Both times."""
+        from sqlframe.standalone import functions as F  # noqa: N812
+
+        from leadml_pipelines.features import primitives as p
+
+        at = F.col("occurred_at")
+        return {
+            "first": p.earliest_if(self.chosen(), at),
+            "after": p.earliest_if(self.chosen(events=Events.of(self.after)), at),
+        }
+
+    def value(self, columns: Mapping[str, Column]) -> Column:
+        """The distance between them."""
+        from sqlframe.standalone import functions as F  # noqa: N812
+
+        from leadml_pipelines.features import primitives as p
+
+        first, after = columns["first"], columns["after"]
+        return F.when(first >= after, p.hours_between(first, after))

@@ -212,10 +212,7 @@ class Diversity(EventFunction):
     def __post_init__(self) -> None:
         """Refuse what events can't be told apart by."""
         super().__post_init__()
-        if self.over not in ("channel", "event_type"):
-            raise ValueError(f"over is {self.over!r}; it is channel or event_type")
-        if not self.kinds or not all(self.kinds) or len(set(self.kinds)) < len(self.kinds):
-            raise ValueError(f"kinds are {self.kinds!r}; name at least one, and each only once")
+        _check_kinds(self.over, self.kinds)
 
     @property
     def derived_name(self) -> str:
@@ -268,6 +265,76 @@ class Diversity(EventFunction):
         number = len(self.kinds) + 1
         spread = p.ratio(total * total - squares, total * total)
         return p.at_most(spread * p.number(number / (number - 1)), 1)
+
+
+@feature_function("last_kind")
+class LastKind(EventFunction):
+    """Which of several kinds of events came last: a category; missing when none of them did.
+
+    Of kinds that came at one moment the first in the list counts.
+
+    Attributes:
+        over: `event_type` or `channel`.
+        kinds: The kinds that are told apart; no other event counts.
+    """
+
+    how = "last"
+    type = "category"
+
+    dimension: Dimension = "relationship"
+    over: str = "event_type"
+    kinds: tuple[str, ...] = ("call_attempt", "call_connected", "call_inbound", "email_reply")
+
+    def __post_init__(self) -> None:
+        """Refuse what events can't be told apart by."""
+        super().__post_init__()
+        _check_kinds(self.over, self.kinds)
+
+    @property
+    def derived_name(self) -> str:
+        """With what it is told apart by; without a choice of events that alone."""
+        what = self.events.what
+        parts = ("" if what == "event" else what, self.over, self.how, self.window)
+        return "_".join(part for part in parts if part)
+
+    @property
+    def derived_description(self) -> str:
+        """Over what."""
+        over = "channels" if self.over == "channel" else "types"
+        return (
+            f"Which of the {over} {', '.join(self.kinds)} the last of the {self.events.noun} "
+            f"{self.lasting} was of; missing when there was none of them."
+        )
+
+    def aggregates(self) -> Mapping[str, Column]:
+        """The newest time of each kind."""
+        from sqlframe.standalone import functions as F  # noqa: N812
+
+        from leadml_pipelines.features import primitives as p
+
+        chosen, at = self.chosen(), F.col("occurred_at")
+        return {
+            kind: p.latest_if(chosen & (F.col(self.over) == F.lit(kind)), at) for kind in self.kinds
+        }
+
+    def value(self, columns: Mapping[str, Column]) -> Column:
+        """The kind whose newest time no other's is after."""
+        from sqlframe.standalone import functions as F  # noqa: N812
+
+        times = [columns[kind] for kind in self.kinds]
+        # Skips nulls on every engine.
+        newest = F.greatest(*times) if len(times) > 1 else times[0]
+        chain = F.when(times[0] == newest, F.lit(self.kinds[0]))
+        for kind, time in zip(self.kinds[1:], times[1:], strict=True):
+            chain = chain.when(time == newest, F.lit(kind))
+        return chain
+
+
+def _check_kinds(over: str, kinds: tuple[str, ...]) -> None:
+    if over not in ("channel", "event_type"):
+        raise ValueError(f"over is {over!r}; it is channel or event_type")
+    if not kinds or not all(kinds) or len(set(kinds)) < len(kinds):
+        raise ValueError(f"kinds are {kinds!r}; name at least one, and each only once")
 
 
 def _article(noun: str) -> str:

@@ -1,4 +1,4 @@
-"""The declared models. A file in this folder with a `SPEC` is a model; there is no other list."""
+"""The declared models: each file in this folder with a `SPEC`, and what other packages declare."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
+from leadml_pipelines.learning.plugins import installed_specs
 from leadml_pipelines.learning.spec import ModelSpec, SpecError
 
 if TYPE_CHECKING:
@@ -14,16 +15,26 @@ if TYPE_CHECKING:
 
 def _declared() -> dict[str, ModelSpec]:
     found: dict[str, ModelSpec] = {}
+    declared_by: dict[str, str] = {}
     for module in sorted(iter_modules(__path__), key=lambda m: m.name):
         spec: ModelSpec = import_module(f"{__name__}.{module.name}").SPEC
         if spec.name in found:
             raise SpecError(f"{module.name}.py declares {spec.name}, which another file declares")
         found[spec.name] = spec
+        declared_by[spec.name] = "LeadML"
+    for who, spec in installed_specs():
+        if spec.name in found:
+            raise SpecError(
+                f"{who} declares a model {spec.name}, and {declared_by[spec.name]} declares one of "
+                "that name too; give it another name, or uninstall the package"
+            )
+        found[spec.name] = spec
+        declared_by[spec.name] = who
     return found
 
 
 SPECS: dict[str, ModelSpec] = _declared()
-"""Every model as declared, by name."""
+"""Every model as declared, by name; our own first."""
 
 
 def specs(settings: Settings) -> dict[str, ModelSpec]:

@@ -61,6 +61,7 @@ SPEC = ModelSpec(
     grid=CLASS_GRID,
     metric="roc_auc",
     floor=0.6,
+    slice_floor=0.6,
     heuristic="random",
     risk_levels=(0.25, 0.5, 0.75),
 )

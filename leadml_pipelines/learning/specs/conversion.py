@@ -23,6 +23,7 @@ SPEC = ModelSpec(
     grid=CLASS_GRID,
     metric="roc_auc",
     floor=0.6,
+    slice_floor=0.55,
     heuristic="quality_threshold",
     # A call in vain costs minutes of an agent; a buyer who was not called, a commission.
     cost=Cost(miss=10.0, false_alarm=1.0),

@@ -23,6 +23,7 @@ SPEC = ModelSpec(
     grid=SMALL_GRID,
     metric="spearman",
     floor=0.05,
+    slice_floor=0.0,
     heuristic="quality_rescaled",
     companions=(
         Companion(
