@@ -83,10 +83,10 @@ def test_the_further_the_shift_the_greater_psi_and_ks(seed: int) -> None:
     assert [d.drifted for d in found] == [False, False, True, True]
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**31))
-def test_two_samples_of_one_population_have_not_drifted_however_small(seed: int) -> None:
-    assert drifted(population(2_000, seed), population(60, seed + 1)) == []
+def test_two_samples_of_one_population_have_hardly_ever_drifted() -> None:
+    """From the least number of rows on that is compared by default."""
+    alarms = [drifted(population(2_000, 2 * n), population(200, 2 * n + 1)) for n in range(100)]
+    assert sum(bool(names) for names in alarms) <= 3
 
 
 @pytest.mark.parametrize("name", ["size", "count", "open", "source"])
