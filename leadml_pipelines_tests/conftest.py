@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -29,6 +30,10 @@ from leadml_pipelines.services.external import external_settings
 from leadml_pipelines.services.home import Home
 from leadml_pipelines.services.stack import ServiceStack
 from leadml_pipelines_tests.neo4j_server.server import Neo4jUnavailableError, neo4j_server
+
+# A busy machine must not decide a test: no example has a deadline.
+hypothesis.settings.register_profile("leadml", deadline=None)
+hypothesis.settings.load_profile("leadml")
 
 _DELETE_BATCH = 5_000
 

@@ -146,11 +146,12 @@ def _newest_share(
     """Where the newest share begins: of the leads when split by lead, else of the rows."""
     if spec.split_by == "lead":
         order = order[~frame["entity_id"].duplicated()]
-    times = np.sort(order.to_numpy())
-    at = min(int(len(times) * (1 - share)), len(times) - 1)
     import pandas as pd
 
-    return pd.Timestamp(times[at]).tz_convert("UTC")
+    # As numbers: times with a zone are sorted as objects, a hundred times slower.
+    micros = np.sort(order.astype("datetime64[us, UTC]").astype("int64").to_numpy())
+    at = min(int(len(micros) * (1 - share)), len(micros) - 1)
+    return pd.Timestamp(micros[at], unit="us", tz="UTC")
 
 
 def _group(entity_id: str) -> int:

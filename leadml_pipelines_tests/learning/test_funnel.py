@@ -194,7 +194,7 @@ def test_a_model_goes_from_the_files_of_its_rows_to_production(
     champion = registry.champion("conversion")
     assert champion is not None
     assert champion.training_set_hash == saved.hash
-    model = champion.load()
+    model = registry.load(champion.model_id)
     answer = model.predict(model.encoder.encode(training_set.frame.head(10)))
     assert ((answer.values > 0) & (answer.values < 1)).all()
 
@@ -222,7 +222,7 @@ def test_a_model_of_another_package_is_trained_and_registered(
         training_set = build_training_set(spec, engine, catalogue(), extract)
     assert 0.8 < training_set.frame["label"].mean() < 1
     trained = train(spec, training_set, seed=7, threads=1)
-    registry = Registry(postgres_url, tmp_path / "artifacts")
+    registry = Registry(postgres_url, tmp_path / "artifacts", SigningKey("a key of the tests"))
     record = registry.register(trained)
     assert registry.newest("renewal").model_id == record.model_id
     model = trained.load()
