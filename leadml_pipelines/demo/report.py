@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
 from leadml_pipelines.demo.run import Summary
+from leadml_pipelines.learning.metric_names import METRIC_NAMES, metric_text, range_text
 
 
 def print_summary(summary: Summary, console: Console) -> None:
@@ -38,34 +41,31 @@ def _counts(title: str, what: str, counts: dict[str, int]) -> Table:
     return table
 
 
-def _model(model: dict[str, object]) -> Table:
-    metrics = model["metrics"]
-    baseline = model["baseline"]
-    assert isinstance(metrics, dict)  # noqa: S101 - narrows the type only
-    assert isinstance(baseline, dict)  # noqa: S101 - narrows the type only
+def _model(model: dict[str, Any]) -> Table:
+    measured = model["figures"]
     table = Table()
     table.add_column("metric")
-    table.add_column("model", justify="right")
-    table.add_column("heuristic it replaces", justify="right")
-    for metric, value in metrics.items():
-        if isinstance(value, int | float):
-            table.add_row(metric, _number(value), _number(baseline.get(metric)))
-    for age, at_age in metrics.get("by_age", {}).items():
+    for who in ("model (95 % interval)", "heuristic it replaces", "linear model"):
+        table.add_column(who, justify="right")
+    for metric, name in METRIC_NAMES.items():
+        found = measured["model"].get(metric)
+        if found:
+            interval = range_text(metric, found["low"], found["high"])
+            others = [measured[who].get(metric) for who in ("heuristic", "logistic")]
+            table.add_row(
+                name,
+                f"{metric_text(metric, found['value'])} ({interval})",
+                *("" if other is None else metric_text(metric, other["value"]) for other in others),
+            )
+    heuristics = model["baseline"].get("by_age", {})
+    for age, ours in model["metrics"].get("by_age", {}).items():
+        theirs = heuristics.get(age, {})
         for metric in ("roc_auc", "spearman"):
-            if metric in at_age:
-                heuristic = baseline.get("by_age", {}).get(age, {})
-                table.add_row(
-                    f"{metric} {age} after creation",
-                    _number(at_age[metric]),
-                    _number(heuristic.get(metric)),
-                )
+            if metric in ours:
+                name = f"{METRIC_NAMES[metric]} {age} after creation"
+                heuristic = metric_text(metric, theirs[metric]) if metric in theirs else ""
+                table.add_row(name, metric_text(metric, ours[metric]), heuristic, "")
     return table
-
-
-def _number(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return ""
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
 def _latencies(latency_ms: dict[str, dict[str, float]]) -> Table:

@@ -34,7 +34,8 @@ class Summary:
         rows: rows by source table, and `quarantine`.
         features: features by view.
         models: by name: model_id, metrics on the newest data, the same of the heuristic that it
-            replaces (baseline), and the seconds its training took.
+            replaces (baseline), both and a linear model's with their 95 % intervals (figures),
+            and the seconds its training took.
         published: keys in Redis: features (one per lead) and models.
         latency_ms: request kind to p50 and p95.
         audit: served vectors that were computed again, and features that differed.
@@ -184,6 +185,7 @@ def _collect(summary: Summary) -> None:
             "model_id": record.model_id,
             "metrics": dict(record.metrics),
             "baseline": dict(record.baseline),
+            "figures": {who: record.evaluation[who] for who in ("model", "heuristic", "logistic")},
             "seconds": record.seconds,
         }
     leads = read_latest(url, "lead").frame["entity_id"].tolist()
