@@ -68,12 +68,12 @@ def fit_companion(
         return matrix(rows, numbers, params, labels=labels, like=like)
 
     fits, stops = rows.early_stopping(known)
-    rounds = ROUNDS_UNSTOPPED
+    rounds, names = ROUNDS_UNSTOPPED, rows.encoder.names
     if len(fits) and len(stops):
         fit = part(fits)
         watched = {"evals": [(part(stops, fit), "newest")], "early_stopping_rounds": PATIENCE}
-        rounds = boost(params, fit, _ROUNDS, heartbeat, **watched).best_iteration + 1
-    booster = boost(params, part(known), rounds, heartbeat)
+        rounds = boost(params, fit, _ROUNDS, names, heartbeat, **watched).best_iteration + 1
+    booster = boost(params, part(known), rounds, names, heartbeat)
     return {
         "name": companion.name,
         "answer": companion.answer,

@@ -5,7 +5,7 @@ Everything that asks for a fit (the search, the final model, its companions) com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -123,15 +123,24 @@ def fit_trees(
     if stops is not None:
         valid = matrix(rows, stops, params, positive=positive, like=fit)
         watched = {"evals": [(valid, "newest")], "early_stopping_rounds": PATIENCE}
-    booster = boost(params, fit, rounds or spec.rounds, heartbeat, **watched)
+    booster = boost(params, fit, rounds or spec.rounds, rows.encoder.names, heartbeat, **watched)
     used = booster.best_iteration + 1 if stops is not None else booster.num_boosted_rounds()
     return Trees(booster, used, float(np.log(positive)))
 
 
 def boost(
-    params: Mapping[str, Any], fit: Any, rounds: int, heartbeat: Heartbeat, **watched: Any
+    params: Mapping[str, Any],
+    fit: Any,
+    rounds: int,
+    names: Sequence[str],
+    heartbeat: Heartbeat,
+    **watched: Any,
 ) -> Any:
-    """XGBoost's own training, with a heartbeat between rounds."""
+    """XGBoost's own training, with a heartbeat between rounds.
+
+    The names of the features are told at the end: in between, XGBoost would compare them one by one
+    in every round, which takes a fifth of the time.
+    """
     xgboost = _xgboost()
 
     class Beat(xgboost.callback.TrainingCallback):  # type: ignore[name-defined]
@@ -140,7 +149,9 @@ def boost(
             return False
 
     own = {name: value for name, value in params.items() if name != "class_weights"}
-    return xgboost.train(own, fit, rounds, verbose_eval=False, callbacks=[Beat()], **watched)
+    booster = xgboost.train(own, fit, rounds, verbose_eval=False, callbacks=[Beat()], **watched)
+    booster.feature_names = list(names)
+    return booster
 
 
 def matrix(
@@ -168,7 +179,6 @@ def matrix(
         rows.values[chosen],
         target,
         weight=weight,
-        feature_names=list(rows.encoder.names),
         feature_types=rows.encoder.xgboost_types,
         enable_categorical=True,
         max_bin=params["max_bin"],
