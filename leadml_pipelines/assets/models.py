@@ -132,6 +132,7 @@ def model_asset(name: str) -> dg.AssetsDefinition:
         figures = {m: v for m, v in record.metrics.items() if isinstance(v, int | float)}
         return dg.MaterializeResult(
             metadata={
+                "card": dg.MetadataValue.md(self_contained(examined.card)),
                 **plain(
                     {
                         "model_id": record.model_id,
@@ -141,7 +142,6 @@ def model_asset(name: str) -> dg.AssetsDefinition:
                         **figures,
                     }
                 ),
-                "card": dg.MetadataValue.md(self_contained(examined.card)),
             },
             check_results=[
                 dg.AssetCheckResult(

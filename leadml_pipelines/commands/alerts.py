@@ -28,7 +28,7 @@ def alerts(
         return
     console = terminal()
     if not firing:
-        console.print("no alert fires")
+        console.print("no alert fires; the jobs watch_alerts and daily_monitoring judge them")
         return
     for alert in firing:
         colour = "red" if alert.severity == "critical" else "yellow"

@@ -28,10 +28,12 @@ def print_models(console: Console, records: Sequence[ModelRecord], held: Sequenc
         console.print("no model was registered yet; materialize one, as in churn_model")
         return
     table = _table()
-    for column in ("model", "status", "trained (UTC)"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("metric", no_wrap=True, justify="right")
-    table.add_column("promoted (UTC)", overflow="fold")
+    # An id is there to be copied: it is never cut, however narrow the terminal.
+    table.add_column("model", no_wrap=True, min_width=max(len(r.model_id) for r in records))
+    table.add_column("status", no_wrap=True, min_width=max(len(r.status) for r in records))
+    table.add_column("trained (UTC)", min_width=10)
+    table.add_column("metric", justify="right", min_width=8)
+    table.add_column("promoted (UTC)", overflow="fold", min_width=10)
     for record in records:
         metric = main_metric(record)
         table.add_row(
@@ -46,6 +48,24 @@ def print_models(console: Console, records: Sequence[ModelRecord], held: Sequenc
     console.print(table)
     for line in _answering(held):
         console.print(line, highlight=False)
+
+
+_COUNTS = {
+    "candidates": "candidates",
+    "unknown_labels": "with a label not known yet",
+    "outside_population": "outside of the population",
+    "sampled_out": "over the most that are taken",
+    "rows": "kept",
+    "positives": "positive",
+    "train_rows": "to train",
+    "gap_rows": "in the gap",
+    "test_rows": "to test",
+}
+"""The rows of a training, in the order in which they come about."""
+
+
+def _rows(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts[name]:,} {text}" for name, text in _COUNTS.items() if name in counts)
 
 
 def print_model(
@@ -68,7 +88,7 @@ def print_model(
         ("objective", f"{record.objective}, {duration_text(record.horizon)} ahead"),
         ("threshold", "" if record.threshold is None else f"{record.threshold:.4g}"),
         ("features", f"{len(record.features)}"),
-        ("rows", _pairs(record.counts)),
+        ("rows", _rows(record.counts)),
         ("spec", record.spec_hash[:16]),
         ("training set", record.training_set_hash[:16]),
         ("code", f"leadml {record.code_version}; {_pairs(record.package_versions)}"),
