@@ -24,11 +24,11 @@ import pandas as pd
 from funnel import END, SEED, engine_over, funnel
 
 from leadml_pipelines.features.catalogue import catalogue
-from leadml_pipelines.learning.intervals import draw, measure
+from leadml_pipelines.learning.evaluation.intervals import draw, measure
+from leadml_pipelines.learning.evaluation.weighted import Scored
 from leadml_pipelines.learning.specs import SPECS
-from leadml_pipelines.learning.train import train
+from leadml_pipelines.learning.training.train import train
 from leadml_pipelines.learning.training_set import build_training_set
-from leadml_pipelines.learning.weighted import Scored
 from leadml_pipelines.sources.synthetic import hidden_chance
 
 MODELS = ("churn", "conversion")

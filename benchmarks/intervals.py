@@ -7,8 +7,8 @@ import time
 
 import numpy as np
 
-from leadml_pipelines.learning.intervals import RESAMPLES, draw, measure
-from leadml_pipelines.learning.weighted import Scored
+from leadml_pipelines.learning.evaluation.intervals import RESAMPLES, draw, measure
+from leadml_pipelines.learning.evaluation.weighted import Scored
 
 
 def main() -> None:

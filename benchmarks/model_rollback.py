@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 import uvicorn
 
-from leadml_pipelines.learning.registry import Registry
+from leadml_pipelines.learning.registry.registry import Registry
 from leadml_pipelines.online.publish_models import publish_roles
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving.app import create_app

@@ -32,9 +32,9 @@ import xgboost
 from beside import empty_redis, in_turn, shown
 
 from leadml_pipelines.features.catalogue import catalogue
-from leadml_pipelines.learning.calibration import Calibration
 from leadml_pipelines.learning.encoding import Encoder, to_document
 from leadml_pipelines.learning.model import LoadedModel
+from leadml_pipelines.learning.training.calibration import Calibration
 from leadml_pipelines.serving.answers import Answers
 from leadml_pipelines.serving.errors import json_response
 
@@ -185,8 +185,8 @@ def over_http(repeats: int) -> None:
     import uvicorn
     from pydantic import SecretStr
 
-    from leadml_pipelines.learning.artifact_stores import open_store
-    from leadml_pipelines.learning.artifacts import write_artifact
+    from leadml_pipelines.learning.registry.artifact_stores import open_store
+    from leadml_pipelines.learning.registry.artifacts import write_artifact
     from leadml_pipelines.online.publish import publish_snapshot
     from leadml_pipelines.online.store import OnlineStore
     from leadml_pipelines.serving.app import create_app

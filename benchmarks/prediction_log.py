@@ -26,7 +26,7 @@ import numpy as np
 import redis
 from beside import shown
 
-from leadml_pipelines.learning.signing import SigningKey
+from leadml_pipelines.learning.registry.signing import SigningKey
 from leadml_pipelines.online.prediction_drain import drain_now
 from leadml_pipelines.online.prediction_stream import Document, PredictionStream
 from leadml_pipelines.online.publish import publish_snapshot

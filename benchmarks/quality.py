@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from leadml_pipelines.learning.spec import ModelSpec
-    from leadml_pipelines.learning.train import TrainedModel
+    from leadml_pipelines.learning.training.train import TrainedModel
     from leadml_pipelines.learning.training_set import TrainingSet
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "bpi2012"
@@ -142,7 +142,7 @@ def newest_cases(training_set: TrainingSet, data: Path) -> float:
 
 
 def ours(spec: ModelSpec, training_set: TrainingSet, seed: int, threads: int | None) -> Any:
-    from leadml_pipelines.learning.train import train
+    from leadml_pipelines.learning.training.train import train
 
     return train(spec, training_set, seed=seed, threads=threads)
 
@@ -163,7 +163,7 @@ def said_by_others(
     import xgboost
 
     from leadml_pipelines.learning.encoding import CATEGORY
-    from leadml_pipelines.learning.linear import fit_linear
+    from leadml_pipelines.learning.training.linear import fit_linear
 
     encoder = trained.load().encoder
     fit, test = encoder.encode(trained.train), encoder.encode(trained.test)

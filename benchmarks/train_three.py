@@ -28,7 +28,7 @@ from funnel import SEED, engine_over, funnel
 
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.learning.specs import SPECS
-from leadml_pipelines.learning.train import train
+from leadml_pipelines.learning.training.train import train
 from leadml_pipelines.learning.training_set import build_training_set
 
 MINUTES = 30

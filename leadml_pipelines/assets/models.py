@@ -17,7 +17,7 @@ from leadml_pipelines.resources.connections import (
 from leadml_pipelines.sources.contract import TABLES
 
 if TYPE_CHECKING:
-    from leadml_pipelines.learning.registry import Registry
+    from leadml_pipelines.learning.registry.registry import Registry
 
 TUNER_TAG = "leadml/tuner"
 """Tag of a job or run: how its models are searched where no setting says so."""
@@ -103,9 +103,9 @@ def model_asset(name: str) -> dg.AssetsDefinition:
         postgres: PostgresResource,
         settings: SettingsResource,
     ) -> dg.MaterializeResult:
-        from leadml_pipelines.learning.card import self_contained
+        from leadml_pipelines.learning.evaluation.card import self_contained
         from leadml_pipelines.learning.specs import specs
-        from leadml_pipelines.learning.train import journal_of, train
+        from leadml_pipelines.learning.training.train import journal_of, train
         from leadml_pipelines.learning.training_set import latest_training_set
         from leadml_pipelines.settings import ModelOverrides
 
@@ -172,7 +172,7 @@ def champion_asset(name: str) -> dg.AssetsDefinition:
         redis: RedisResource,
         settings: SettingsResource,
     ) -> dg.MaterializeResult:
-        from leadml_pipelines.learning.registry import PromotionRefusedError
+        from leadml_pipelines.learning.registry.registry import PromotionRefusedError
 
         models = registry(postgres, settings)
         candidate = models.newest(name)

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from leadml_pipelines.learning.aliases import Change, Held
-from leadml_pipelines.learning.metric_names import METRIC_NAMES, metric_text, range_text
-from leadml_pipelines.learning.model_documents import main_metric
-from leadml_pipelines.learning.model_records import ModelRecord
+from leadml_pipelines.learning.evaluation.metric_names import METRIC_NAMES, metric_text, range_text
+from leadml_pipelines.learning.registry.aliases import Change, Held
+from leadml_pipelines.learning.registry.model_documents import main_metric
+from leadml_pipelines.learning.registry.model_records import ModelRecord
 from leadml_pipelines.times import duration_text
 
 _COLOURS = {"champion": "green", "challenger": "cyan", "rejected": "red", "retired": "dim"}

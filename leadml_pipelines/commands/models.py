@@ -16,7 +16,7 @@ from rich.console import Console
 from leadml_pipelines.commands.common import DEFAULT_HOME, Home, postgres, terminal
 
 if TYPE_CHECKING:
-    from leadml_pipelines.learning.registry import Registry
+    from leadml_pipelines.learning.registry.registry import Registry
 
 models = typer.Typer(help="Models: what was trained, what answers now, promote and roll back.")
 
@@ -41,7 +41,7 @@ def list_models(
 ) -> None:
     """The registered models, the newest first, and who answers."""
     from leadml_pipelines.commands.model_tables import print_models
-    from leadml_pipelines.learning.model_documents import summary
+    from leadml_pipelines.learning.registry.model_documents import summary
 
     with _registry(home) as registry:
         found, held = registry.models(name, limit), registry.held(name)
@@ -55,7 +55,7 @@ def list_models(
 def show_model(model: Model, home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
     """All about one model: facts, metrics beside others, the gate's reasons, its history."""
     from leadml_pipelines.commands.model_tables import print_model
-    from leadml_pipelines.learning.model_documents import detail
+    from leadml_pipelines.learning.registry.model_documents import detail
 
     with _registry(home) as registry:
         record = registry.find(model)
@@ -200,8 +200,8 @@ def resign_models(
     name: Annotated[str | None, typer.Option(help="Only models of this name.")] = None,
 ) -> None:
     """Sign the models' files with the present key, after verifying them with the one so far."""
-    from leadml_pipelines.learning.artifacts import IntegrityError
-    from leadml_pipelines.learning.signing import SigningKey
+    from leadml_pipelines.learning.registry.artifacts import IntegrityError
+    from leadml_pipelines.learning.registry.signing import SigningKey
 
     console, refused = terminal(), 0
     with _registry(home) as registry:
@@ -224,7 +224,7 @@ def _belongs_to_card(name: str) -> bool:
 @contextmanager
 def _registry(home: Path) -> Iterator[Registry]:
     """The registry of a home, whose PostgreSQL runs at least as long as this."""
-    from leadml_pipelines.learning.registry import Registry
+    from leadml_pipelines.learning.registry.registry import Registry
     from leadml_pipelines.settings import Settings
 
     with postgres(home) as url:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from leadml_pipelines.demo.bars import Report
-    from leadml_pipelines.learning.backtest import Cut
+    from leadml_pipelines.learning.evaluation.backtest import Cut
     from leadml_pipelines.learning.spec import ModelSpec
     from leadml_pipelines.learning.training_set import TrainingSet
     from leadml_pipelines.settings import Settings
@@ -39,7 +39,7 @@ def backtest_model(
     from rich.console import Console
 
     from leadml_pipelines.demo.bars import bar, bars
-    from leadml_pipelines.learning.backtest import backtest, backtest_document
+    from leadml_pipelines.learning.evaluation.backtest import backtest, backtest_document
     from leadml_pipelines.learning.specs import declared
     from leadml_pipelines.settings import Settings
     from leadml_pipelines.times import parse_duration
@@ -107,7 +107,7 @@ def _table(spec: ModelSpec, found: list[Cut]) -> Table:
     from rich import box
     from rich.table import Table
 
-    from leadml_pipelines.learning.metric_names import METRIC_NAMES, metric_text
+    from leadml_pipelines.learning.evaluation.metric_names import METRIC_NAMES, metric_text
 
     def cell(figures: Mapping[str, Mapping[str, float]] | None, metric: str) -> str:
         one = (figures or {}).get(metric)

@@ -33,7 +33,7 @@ def show_experiment(
         examine_experiment,
         thresholds_of,
     )
-    from leadml_pipelines.learning.registry import Registry
+    from leadml_pipelines.learning.registry.registry import Registry
     from leadml_pipelines.learning.specs import specs
     from leadml_pipelines.settings import Settings
     from leadml_pipelines.sources.extract import latest_extract
@@ -63,8 +63,12 @@ def print_experiment(report: Experiment, console: Console) -> None:
     """Show an experiment: what each model did, its figures, and what to make of it."""
     from rich.table import Table
 
+    from leadml_pipelines.learning.evaluation.metric_names import (
+        METRIC_NAMES,
+        metric_text,
+        range_text,
+    )
     from leadml_pipelines.learning.experiment import OUTCOME
-    from leadml_pipelines.learning.metric_names import METRIC_NAMES, metric_text, range_text
 
     arms = [arm for arm in (report.champion, report.challenger) if arm is not None]
     table = Table("", *(f"{arm.role}\n{arm.model_id}" for arm in arms))

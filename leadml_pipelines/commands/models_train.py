@@ -38,10 +38,10 @@ def train_models(
     when the same command is given again.
     """
     from leadml_pipelines.demo.bars import bar, bars
-    from leadml_pipelines.learning.registry import Registry
+    from leadml_pipelines.learning.registry.registry import Registry
     from leadml_pipelines.learning.spec import SpecError
     from leadml_pipelines.learning.specs import specs
-    from leadml_pipelines.learning.train import journal_of, train
+    from leadml_pipelines.learning.training.train import journal_of, train
     from leadml_pipelines.settings import ModelOverrides, Settings
 
     console = terminal()

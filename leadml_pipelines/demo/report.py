@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from leadml_pipelines.demo.run import Summary
-from leadml_pipelines.learning.metric_names import METRIC_NAMES, metric_text, range_text
+from leadml_pipelines.learning.evaluation.metric_names import METRIC_NAMES, metric_text, range_text
 
 
 def print_summary(summary: Summary, console: Console) -> None:

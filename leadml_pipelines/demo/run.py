@@ -164,7 +164,7 @@ def _wait_for_log(url: str, vectors: int) -> None:
 def _collect(summary: Summary) -> None:
     from leadml_pipelines.features.catalogue import catalogue
     from leadml_pipelines.features.snapshots import read_latest
-    from leadml_pipelines.learning.registry import Registry
+    from leadml_pipelines.learning.registry.registry import Registry
     from leadml_pipelines.learning.specs import SPECS
     from leadml_pipelines.online.store import OnlineStore
     from leadml_pipelines.sources.extract import latest_extract

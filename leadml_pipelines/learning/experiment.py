@@ -24,12 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from leadml_pipelines.errors import UserError
+from leadml_pipelines.learning.evaluation.metric_names import METRIC_NAMES, metric_text
+from leadml_pipelines.learning.evaluation.weighted import Scored
 from leadml_pipelines.learning.logged_predictions import count_predictions, logged_predictions
-from leadml_pipelines.learning.metric_names import METRIC_NAMES, metric_text
 from leadml_pipelines.learning.outcomes import with_outcomes
 from leadml_pipelines.learning.spec import HIGHER_IS_BETTER, ModelSpec
 from leadml_pipelines.learning.spine import Engine
-from leadml_pipelines.learning.weighted import Scored
 from leadml_pipelines.times import duration_text, require_utc
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leadml_pipelines.learning.artifacts import load_artifact
-from leadml_pipelines.learning.calibration import Calibration
 from leadml_pipelines.learning.encoding import CATEGORY, Encoder, Matrix, from_document
-from leadml_pipelines.learning.linear import LinearMember
+from leadml_pipelines.learning.registry.artifacts import load_artifact
+from leadml_pipelines.learning.training.calibration import Calibration
+from leadml_pipelines.learning.training.linear import LinearMember
+from leadml_pipelines.learning.training.venn_abers import VennAbers
 from leadml_pipelines.learning.tree_shap import TreeShap
-from leadml_pipelines.learning.venn_abers import VennAbers
 
 MODEL_FILE = "model.ubj"
 REST_FILE = "rest.joblib"

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from leadml_pipelines.learning.logged_predictions import logged_predictions
 from leadml_pipelines.learning.outcomes import with_outcomes
-from leadml_pipelines.learning.registry import ModelRecord
+from leadml_pipelines.learning.registry.registry import ModelRecord
 from leadml_pipelines.learning.spec import ModelSpec
 from leadml_pipelines.learning.spine import Engine
 from leadml_pipelines.monitoring.enough import NotEnough

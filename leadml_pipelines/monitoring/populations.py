@@ -14,7 +14,7 @@ from leadml_pipelines.features.saved_sets import NoSavedSetError, find_set
 from leadml_pipelines.features.snapshots import NoSnapshotError, read_latest
 from leadml_pipelines.learning.encoding import Column
 from leadml_pipelines.learning.model import LoadedModel
-from leadml_pipelines.learning.registry import Registry
+from leadml_pipelines.learning.registry.registry import Registry
 from leadml_pipelines.learning.spec import ModelSpec
 from leadml_pipelines.learning.spine import CALENDAR
 from leadml_pipelines.learning.training_set import load_training_set

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from leadml_pipelines.learning.registry import Registry
+from leadml_pipelines.learning.registry.registry import Registry
 from leadml_pipelines.learning.spec import ModelSpec
 from leadml_pipelines.monitoring.alerts import Judgement, Limits, TrainingRuns, judge
 from leadml_pipelines.monitoring.drift import DriftLimits

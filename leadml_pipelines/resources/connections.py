@@ -10,7 +10,7 @@ import dagster as dg
 from leadml_pipelines.settings import Settings
 
 if TYPE_CHECKING:
-    from leadml_pipelines.learning.registry import Registry
+    from leadml_pipelines.learning.registry.registry import Registry
     from leadml_pipelines.online.store import OnlineStore
 
 
@@ -70,7 +70,7 @@ class SettingsResource(dg.ConfigurableResource):
 
 def registry(postgres: PostgresResource, settings: SettingsResource) -> "Registry":
     """The model registry: rows in PostgreSQL, files in the artifact folder."""
-    from leadml_pipelines.learning.registry import Registry
+    from leadml_pipelines.learning.registry.registry import Registry
 
     return Registry.of(settings.load(), postgres.url)
 

@@ -12,7 +12,7 @@ from importlib import metadata
 
 from fastapi import FastAPI
 
-from leadml_pipelines.learning.signing import SigningKey
+from leadml_pipelines.learning.registry.signing import SigningKey
 from leadml_pipelines.serving.alert_metrics import AlertMetrics
 from leadml_pipelines.serving.connections import Connections
 from leadml_pipelines.serving.engineer_routes import open_connections
@@ -116,7 +116,7 @@ def _champions(settings: Settings, postgres_url: str) -> Callable[[], Pointers]:
     """The champions as the registry in PostgreSQL knows them."""
 
     def read() -> Pointers:
-        from leadml_pipelines.learning.registry import Registry
+        from leadml_pipelines.learning.registry.registry import Registry
         from leadml_pipelines.learning.specs import SPECS
 
         registry = Registry.of(settings, postgres_url)

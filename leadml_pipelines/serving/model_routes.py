@@ -19,7 +19,7 @@ from leadml_pipelines.serving.errors import ApiError, json_response
 from leadml_pipelines.settings import Settings
 
 if TYPE_CHECKING:
-    from leadml_pipelines.learning.registry import Registry
+    from leadml_pipelines.learning.registry.registry import Registry
 
 ANSWER_SECONDS = 2.0
 """How long PostgreSQL may take for an answer."""
@@ -46,7 +46,7 @@ def model_routes(settings: Settings) -> APIRouter:
     @routes.get("", response_model=contract.ModelListResponse)
     def list_models() -> Response:
         """Of each model by name: who answers now, who challenges, what was trained last."""
-        from leadml_pipelines.learning.model_documents import summary
+        from leadml_pipelines.learning.registry.model_documents import summary
 
         with _registry(settings) as registry:
             held = registry.held()
@@ -64,7 +64,7 @@ def model_routes(settings: Settings) -> APIRouter:
     @routes.get("/{model_id}", response_model=contract.ModelResponse)
     def show_model(model_id: ModelId) -> Response:
         """All about one model: metrics with intervals, gate, files, and its changes of role."""
-        from leadml_pipelines.learning.model_documents import detail
+        from leadml_pipelines.learning.registry.model_documents import detail
 
         with _registry(settings) as registry:
             record = registry.find(model_id)
@@ -108,7 +108,7 @@ def _pictures(registry: Registry, model_id: str) -> dict[str, bytes]:
 @contextmanager
 def _registry(settings: Settings) -> Iterator[Registry]:
     """The registry; what goes wrong with it becomes an answer."""
-    from leadml_pipelines.learning.registry import Registry, RegistryError
+    from leadml_pipelines.learning.registry.registry import Registry, RegistryError
 
     registry = Registry.of(
         settings, answer_seconds=ANSWER_SECONDS, connect_timeout=int(ANSWER_SECONDS)

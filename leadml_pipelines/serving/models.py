@@ -16,7 +16,7 @@ import structlog
 
 from leadml_pipelines.errors import UserError
 from leadml_pipelines.learning.model import Aligner, LoadedModel, load_model
-from leadml_pipelines.learning.signing import SigningKey
+from leadml_pipelines.learning.registry.signing import SigningKey
 from leadml_pipelines.online.format import Rows, Schema
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving.answers import Answers

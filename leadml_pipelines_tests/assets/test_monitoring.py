@@ -19,7 +19,7 @@ from leadml_pipelines.assets.monitoring import (
     live_assets,
 )
 from leadml_pipelines.automation.jobs import nightly_training
-from leadml_pipelines.learning.registry import ModelRecord, Registry
+from leadml_pipelines.learning.registry.registry import ModelRecord, Registry
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.monitoring.rules import RULES
 from leadml_pipelines.postgres import connect

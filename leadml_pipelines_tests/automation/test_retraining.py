@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from leadml_pipelines.automation.retraining import REASON, drift_retraining_sensor
-from leadml_pipelines.learning.registry import Registry
+from leadml_pipelines.learning.registry.registry import Registry
 from leadml_pipelines.monitoring.drift import ColumnDrift
 from leadml_pipelines.monitoring.populations import Populations
 from leadml_pipelines.monitoring.records import record_drift

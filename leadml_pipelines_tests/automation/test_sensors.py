@@ -17,10 +17,10 @@ from leadml_pipelines.automation.sensors import checked_snapshot_sensor, promote
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.duckdb_engine import DuckDBEngine
 from leadml_pipelines.features.snapshots import check_snapshot, write_snapshot
-from leadml_pipelines.learning.examination import Examination, examine
-from leadml_pipelines.learning.gate import Decision
-from leadml_pipelines.learning.registry import ModelRecord, Registry
-from leadml_pipelines.learning.train import TrainedModel, train
+from leadml_pipelines.learning.evaluation.examination import Examination, examine
+from leadml_pipelines.learning.evaluation.gate import Decision
+from leadml_pipelines.learning.registry.registry import ModelRecord, Registry
+from leadml_pipelines.learning.training.train import TrainedModel, train
 from leadml_pipelines.online.publish_models import publish_roles
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.online.values import schema_for

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from leadml_pipelines.learning.examination import Examination, examine
-from leadml_pipelines.learning.gate import Decision
-from leadml_pipelines.learning.registry import Registry
-from leadml_pipelines.learning.signing import SigningKey
-from leadml_pipelines.learning.train import TrainedModel, train
+from leadml_pipelines.learning.evaluation.examination import Examination, examine
+from leadml_pipelines.learning.evaluation.gate import Decision
+from leadml_pipelines.learning.registry.registry import Registry
+from leadml_pipelines.learning.registry.signing import SigningKey
+from leadml_pipelines.learning.training.train import TrainedModel, train
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.settings import Settings

@@ -11,12 +11,12 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from leadml_pipelines.learning.baselines import heuristic_values
 from leadml_pipelines.learning.encoding import Column
-from leadml_pipelines.learning.evaluate import evaluate
+from leadml_pipelines.learning.evaluation.baselines import heuristic_values
+from leadml_pipelines.learning.evaluation.evaluate import evaluate
 from leadml_pipelines.learning.spec import ModelSpec
-from leadml_pipelines.learning.threshold import ideal_threshold
-from leadml_pipelines.learning.train import TrainedModel
+from leadml_pipelines.learning.training.threshold import ideal_threshold
+from leadml_pipelines.learning.training.train import TrainedModel
 from leadml_pipelines.learning.training_set import TrainingSet, assemble
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -24,7 +24,7 @@ from leadml_pipelines.learning.explain import (
     urgency,
 )
 from leadml_pipelines.learning.model import ROWS_OF_A_THREAD, LoadedModel
-from leadml_pipelines.learning.train import train
+from leadml_pipelines.learning.training.train import train
 from leadml_pipelines.learning.tree_shap import TreeShap
 from leadml_pipelines_tests.learning.frames import rows_frame, spec_for, toy_set
 

@@ -15,11 +15,11 @@ import leadml_pipelines
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.engines import DuckDBEngine
 from leadml_pipelines.graph.history import graph_snapshots, weekly_moments
-from leadml_pipelines.learning.registry import Registry
-from leadml_pipelines.learning.signing import SigningKey
+from leadml_pipelines.learning.registry.registry import Registry
+from leadml_pipelines.learning.registry.signing import SigningKey
 from leadml_pipelines.learning.spec import ModelSpec
 from leadml_pipelines.learning.specs import SPECS
-from leadml_pipelines.learning.train import TrainedModel, train
+from leadml_pipelines.learning.training.train import TrainedModel, train
 from leadml_pipelines.learning.training_set import (
     TrainingSet,
     build_training_set,

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from leadml_pipelines.learning.registry import ModelRecord
+from leadml_pipelines.learning.registry.registry import ModelRecord
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.monitoring.enough import NotEnough
 from leadml_pipelines.monitoring.live import (

@@ -12,9 +12,9 @@ import pandas as pd
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.snapshots import snapshot_id, write_snapshot
 from leadml_pipelines.learning.encoding import Column
-from leadml_pipelines.learning.registry import ModelRecord, Registry
+from leadml_pipelines.learning.registry.registry import ModelRecord, Registry
 from leadml_pipelines.learning.spine import CALENDAR
-from leadml_pipelines.learning.train import train
+from leadml_pipelines.learning.training.train import train
 from leadml_pipelines.learning.training_set import (
     assemble,
     load_training_set,

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import xgboost
 
-from leadml_pipelines.learning.artifact_stores import open_store
-from leadml_pipelines.learning.artifacts import write_artifact
-from leadml_pipelines.learning.calibration import Calibration
 from leadml_pipelines.learning.encoding import Encoder, to_document
+from leadml_pipelines.learning.registry.artifact_stores import open_store
+from leadml_pipelines.learning.registry.artifacts import write_artifact
+from leadml_pipelines.learning.training.calibration import Calibration
 from leadml_pipelines_tests.online.frames import lead_features, lead_frame
 
 KEY = "the signing key of the tests"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import redis
 
-from leadml_pipelines.learning.registry import Registry
+from leadml_pipelines.learning.registry.registry import Registry
 from leadml_pipelines.online.format import encode
 from leadml_pipelines.online.publish import publish_snapshot
 from leadml_pipelines.online.store import OnlineStore

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from leadml_pipelines.learning.signing import SigningKey
+from leadml_pipelines.learning.registry.signing import SigningKey
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving import app
 from leadml_pipelines.serving.metrics import Metrics

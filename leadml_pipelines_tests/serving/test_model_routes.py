@@ -9,8 +9,8 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
-from leadml_pipelines.learning.model_records import ModelRecord, insert_record
-from leadml_pipelines.learning.registry import Registry
+from leadml_pipelines.learning.registry.model_records import ModelRecord, insert_record
+from leadml_pipelines.learning.registry.registry import Registry
 from leadml_pipelines.online.publish_models import publish_roles
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.serving import contract

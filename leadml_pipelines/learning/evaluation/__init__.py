@@ -1,0 +1,1 @@
+"""How good a model is, on newer rows and beside others; its gate, its card, its past."""

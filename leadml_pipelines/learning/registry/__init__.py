@@ -1,0 +1,1 @@
+"""Models on record: signed files, rows in PostgreSQL, aliases and every change of them."""

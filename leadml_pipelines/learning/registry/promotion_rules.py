@@ -1,0 +1,68 @@
+"""Who may become champion or challenger, besides what the gate says of the model itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from leadml_pipelines.errors import UserError
+from leadml_pipelines.learning.registry.aliases import held_aliases
+from leadml_pipelines.learning.registry.model_records import ModelRecord
+
+if TYPE_CHECKING:
+    import psycopg
+
+_SHORTEST_REASON = 10
+"""Fewest characters of a reason for overruling the gate."""
+
+
+class RegistryError(UserError, LookupError):
+    """A model or an alias that is not there, or may not become what was asked."""
+
+
+class PromotionRefusedError(RegistryError):
+    """A model that may not become champion, or not without a person who says so."""
+
+
+def overrules(record: ModelRecord, force: bool, reason: str | None) -> bool:
+    """Whether the gate is overruled.
+
+    Raises:
+        PromotionRefusedError: the gate rejected the model, and nobody forces it, or without saying
+            why.
+    """
+    if record.passed_gate:
+        return False
+    if not force:
+        raise PromotionRefusedError(
+            f"{record.model_id} was rejected and can't be promoted: "
+            f"{'; '.join(record.gate_reasons)}"
+        )
+    if len((reason or "").strip()) < _SHORTEST_REASON:
+        raise PromotionRefusedError(
+            f"{record.model_id} was rejected by its gate; who overrules it says why, in "
+            f"{_SHORTEST_REASON} characters or more: the reason is recorded for ever"
+        )
+    return True
+
+
+def require_present_comparison(connection: psycopg.Connection[Any], record: ModelRecord) -> None:
+    """Make sure that a program may promote a model now.
+
+    Raises:
+        PromotionRefusedError: only a person may.
+    """
+    held = {one.alias: one.model_id for one in held_aliases(connection, record.name)}
+    champion = held.get("champion")
+    if champion == record.model_id:
+        return
+    if record.promoted_at is not None:
+        raise PromotionRefusedError(
+            f"{record.model_id} was champion before and was replaced by {champion}; only a person "
+            f"makes it champion again: leadml models promote {record.model_id}"
+        )
+    if champion != record.compared_with:
+        seen = record.compared_with or "no champion"
+        raise PromotionRefusedError(
+            f"the gate compared {record.model_id} with {seen}, but the champion is {champion} "
+            "now; train again, or look at `leadml models compare` and promote it by hand"
+        )

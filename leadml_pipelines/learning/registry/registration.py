@@ -1,0 +1,114 @@
+"""From a trained model to a registered one: examined, written, signed, recorded."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from leadml_pipelines.learning.registry.artifact_stores import ArtifactStore
+from leadml_pipelines.learning.registry.artifacts import write_artifact
+from leadml_pipelines.learning.registry.model_records import insert_record, json_ready
+from leadml_pipelines.times import require_utc
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from leadml_pipelines.learning.evaluation.examination import Examination
+    from leadml_pipelines.learning.training.train import TrainedModel
+
+CARD_FILE = "card.md"
+EVALUATION_FILE = "evaluation.json"
+
+_LOCK = 0x1EAD_0011
+"""Key of the advisory lock under which ids are given out."""
+_PACKAGES = ("numpy", "pandas", "scikit-learn", "xgboost", "duckdb", "optuna")
+
+
+def store_trained(
+    connection: psycopg.Connection[Any],
+    store: ArtifactStore,
+    key: bytes,
+    trained: TrainedModel,
+    examined: Examination,
+    compared_with: str | None,
+) -> str:
+    """Write a model's files, then its row, commit, and return its id.
+
+    Where the row can't be written no files stay.
+
+    Args:
+        connection: Of the registry's database, without an open transaction.
+        store: Where the files go.
+        key: Signs them.
+        trained: The model.
+        examined: What is known of it.
+        compared_with: Id of the champion of that time.
+    """
+    spec = trained.spec
+    facts = {
+        "name": spec.name,
+        "description": spec.description,
+        "objective": spec.objective,
+        "spec_hash": spec.hash,
+        "training_set_hash": trained.training_set_hash,
+        "code_version": metadata.version("leadml"),
+        "package_versions": {name: metadata.version(name) for name in _PACKAGES},
+        "params": trained.params,
+        "tuning": trained.tuning,
+        "validation": trained.validation,
+        "counts": trained.counts,
+        "metrics": examined.metrics,
+        "baseline": examined.baseline,
+        "gate_passed": examined.decision.passed,
+        "gate_reasons": examined.decision.reasons,
+        "compared_with": compared_with,
+        "trained_at": trained.trained_at,
+        "seconds": trained.seconds,
+    }
+    # Not in the manifest, which is parsed at each load: curves and slices are long.
+    evaluation = json.dumps(json_ready(examined.evaluation), allow_nan=False).encode()
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    model_id = _free_id(connection, store, trained)
+    written = write_artifact(
+        store,
+        model_id,
+        {**trained.files, **examined.card, EVALUATION_FILE: evaluation},
+        json_ready({**facts, **trained.manifest, "model_id": model_id}),
+        key,
+    )
+    row = {
+        **facts,
+        "model_id": model_id,
+        "status": "candidate" if examined.decision.passed else "rejected",
+        "threshold": trained.manifest.get("threshold"),
+        "horizon": spec.horizon,
+        "signature": trained.manifest["features"],
+        "evaluation": examined.evaluation,
+        "card": examined.card[CARD_FILE].decode(),
+        "artifact_uri": written.uri,
+        "manifest_sha256": written.manifest_sha256,
+        "sha256": written.sha256,
+    }
+    try:
+        insert_record(connection, row)
+        connection.commit()
+    except BaseException:
+        store.delete(model_id)
+        raise
+    return model_id
+
+
+def _free_id(
+    connection: psycopg.Connection[Any], store: ArtifactStore, trained: TrainedModel
+) -> str:
+    """Name and second; with a number behind it when another model ended in the same second."""
+    at = require_utc(trained.trained_at, "trained_at")
+    stem = f"{trained.spec.name}_{at:%Y%m%d_%H%M%S}"
+    candidate, number = stem, 1
+    while connection.execute(
+        "SELECT 1 FROM leadml.models WHERE model_id = %s", (candidate,)
+    ).fetchone() or store.exists(candidate):
+        number += 1
+        candidate = f"{stem}_{number}"
+    return candidate

@@ -1,0 +1,90 @@
+"""The further questions of a model: one classifier over words for each, on the same rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from leadml_pipelines.learning.spec import Companion
+from leadml_pipelines.learning.training.rows import RowNumbers, Rows
+from leadml_pipelines.learning.training.trees import (
+    PATIENCE,
+    ROUNDS_UNSTOPPED,
+    Heartbeat,
+    boost,
+    matrix,
+)
+from leadml_pipelines.learning.training_set import companion_column
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEAST_OF_A_WORD = 20
+"""Fewest rows in which a word came true; a rarer one is not spoken of."""
+_ROUNDS = 120
+
+
+def fit_companion(
+    companion: Companion,
+    base: Mapping[str, Any],
+    rows: Rows,
+    frame: pd.DataFrame,
+    chosen: RowNumbers,
+    heartbeat: Heartbeat,
+) -> tuple[dict[str, Any], bytes] | str:
+    """Fit one classifier: a class per word, and a last one for none.
+
+    Args:
+        companion: The question.
+        base: XGBoost's parameters of the model itself.
+        rows: All rows.
+        frame: Them as a frame, with the companion's labels.
+        chosen: The training rows.
+        heartbeat: Called between two rounds.
+
+    Returns:
+        What the manifest says of it, and its trees; or, in words, why there is none.
+    """
+    words = frame[companion_column(companion)].to_numpy(object)
+    known = chosen[[isinstance(words[at], str) for at in chosen]]
+    seen = Counter(words[known].tolist())
+    named = companion.words or tuple(word for word in sorted(seen) if word)
+    spoken = tuple(word for word in named if seen[word] >= LEAST_OF_A_WORD)
+    missing = [word for word in companion.words if word not in spoken]
+    if not spoken or missing:
+        what = f"{missing[0]!r} came true" if missing else "no word came true"
+        return f"{what} in fewer than {LEAST_OF_A_WORD} training rows with a known {companion.name}"
+    codes = {word: at for at, word in enumerate(spoken)}
+    target = np.array([codes.get(words[at], len(spoken)) for at in known], np.float64)
+    params = {
+        **base,
+        "objective": "multi:softprob",
+        "num_class": len(spoken) + 1,
+        "eval_metric": "mlogloss",
+        "max_depth": 3,
+        "learning_rate": 0.1,
+    }
+    where = dict(zip(known.tolist(), target.tolist(), strict=True))
+
+    def part(numbers: RowNumbers, like: Any = None) -> Any:
+        labels = np.array([where[int(at)] for at in numbers])
+        return matrix(rows, numbers, params, labels=labels, like=like)
+
+    fits, stops = rows.early_stopping(known)
+    rounds, names = ROUNDS_UNSTOPPED, rows.encoder.names
+    if len(fits) and len(stops):
+        fit = part(fits)
+        watched = {"evals": [(part(stops, fit), "newest")], "early_stopping_rounds": PATIENCE}
+        rounds = boost(params, fit, _ROUNDS, names, heartbeat, **watched).best_iteration + 1
+    booster = boost(params, part(known), rounds, names, heartbeat)
+    return {
+        "name": companion.name,
+        "answer": companion.answer,
+        "words": list(spoken),
+        "levels": list(companion.levels),
+        "horizon_seconds": companion.horizon.total_seconds(),
+        "file": f"{companion.name}.ubj",
+    }, bytes(booster.save_raw("ubj"))

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from leadml_pipelines.learning.evaluation.gate import Decision, decide
+from leadml_pipelines_tests.learning.frames import spec_for
+
+
+def _figure(value: float, reach: float = 0.01) -> dict[str, float]:
+    return {"value": value, "low": value - reach, "high": value + reach}
+
+
+def _evaluation(
+    metric: str = "roc_auc", value: float = 0.7, heuristic: float = 0.6, **changes: Any
+) -> dict[str, Any]:
+    """What an examination says of a candidate that passes; a test changes a part."""
+    return {
+        "model": {metric: _figure(value)},
+        "heuristic": {metric: _figure(heuristic)},
+        "champion": None,
+        "compared_with": None,
+        "differences": {},
+        "calibration": {"error": 0.01, "by_chance": 0.02, "allowed": 0.05},
+        "slices": {},
+        **changes,
+    }
+
+
+def _with_champion(
+    value: float, low: float, high: float, metric: str = "roc_auc"
+) -> dict[str, Any]:
+    gap = {"value": (low + high) / 2, "low": low, "high": high}
+    return _evaluation(
+        metric,
+        champion={metric: _figure(value)},
+        compared_with="toy_1",
+        differences={"champion": {metric: gap}},
+    )
+
+
+def _sentence(decision: Decision, word: str) -> str:
+    (found,) = [reason for reason in decision.reasons if word in reason]
+    return found
+
+
+def test_a_candidate_better_than_floor_and_heuristic_passes_and_says_so() -> None:
+    decision = decide(spec_for(floor=0.65), _evaluation())
+    assert decision.passed
+    assert decision.reasons == (
+        "ROC AUC 0.700 is better than the floor, 0.650",
+        "ROC AUC 0.700 is better than the heuristic quality_threshold, 0.600",
+        "the chances are off by 0.010 on average, within the 0.050 that are allowed",
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "rule", "said"),
+    [(0.6, 0.5, "equals the floor"), (0.7, 0.7, "equals the heuristic"), (0.7, 0.8, "worse than")],
+)
+def test_a_candidate_that_only_equals_a_limit_is_rejected_and_told_why(
+    value: float, rule: float, said: str
+) -> None:
+    decision = decide(spec_for(floor=0.6), _evaluation(value=value, heuristic=rule))
+    assert not decision.passed
+    assert said in decision.reasons[0]
+
+
+def test_lower_is_better_for_a_loss() -> None:
+    spec = spec_for(metric="log_loss", floor=0.7)
+    assert decide(spec, _evaluation("log_loss", 0.5, 0.6)).passed
+    assert not decide(spec, _evaluation("log_loss", 0.65, 0.6)).passed
+
+
+def test_a_candidate_below_the_champion_within_noise_passes() -> None:
+    decision = decide(spec_for(), _with_champion(0.72, -0.05, 0.001))
+    assert decision.passed
+    assert _sentence(decision, "champion") == (
+        "ROC AUC 0.700 equals, within noise, the champion toy_1, 0.720: "
+        "the difference on the same rows is -0.025 (-0.050 to 0.001)"
+    )
+
+
+def test_a_candidate_below_the_champion_beyond_noise_is_rejected_first_of_all() -> None:
+    decision = decide(spec_for(), _with_champion(0.72, -0.05, -0.001))
+    assert not decision.passed
+    assert "is worse than, beyond noise, the champion toy_1" in decision.reasons[0]
+
+
+def test_worse_than_the_champion_is_the_other_side_for_a_loss() -> None:
+    spec = spec_for(metric="log_loss", floor=0.9)
+    evaluation = _with_champion(0.4, 0.01, 0.05, "log_loss")
+    assert not decide(spec, {**evaluation, "heuristic": {}}).passed
+    evaluation = _with_champion(0.4, -0.05, -0.01, "log_loss")
+    assert decide(spec, {**evaluation, "heuristic": {}}).passed
+
+
+def test_chances_off_by_more_than_allowed_and_than_chance_are_rejected() -> None:
+    calibration = {"error": 0.08, "by_chance": 0.03, "allowed": 0.05}
+    decision = decide(spec_for(), _evaluation(calibration=calibration))
+    assert not decision.passed
+    assert decision.reasons[0] == (
+        "the chances are off by 0.080 on average, more than the 0.050 that are allowed "
+        "and more than the 0.030 that chance explains"
+    )
+
+
+def test_chances_off_by_no_more_than_chance_pass_on_few_leads() -> None:
+    calibration = {"error": 0.08, "by_chance": 0.09, "allowed": 0.05}
+    decision = decide(spec_for(), _evaluation(calibration=calibration))
+    assert decision.passed
+    assert "sound chances would be off by up to 0.090" in _sentence(decision, "chances")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "reach", "passed"),
+    [(1.3, 0.1, False), (1.3, 0.4, True), (1.05, 0.01, True), (0.7, 0.1, False)],
+)
+def test_values_must_sum_to_what_came_within_noise_or_a_tenth(
+    ratio: float, reach: float, passed: bool
+) -> None:
+    evaluation = _evaluation("spearman", 0.3, 0.1, calibration=None)
+    evaluation["model"]["total_ratio"] = _figure(ratio, reach)
+    decision = decide(spec_for("regression", floor=0.05), evaluation)
+    assert decision.passed == passed
+    assert f"sum to {ratio:.3f} of those that came" in _sentence(decision, "sum to")
+
+
+def _slice(value: float, reach: float) -> dict[str, Any]:
+    return {"rows": 100, "positives": 40, **_figure(value, reach)}
+
+
+def test_a_slice_below_its_floor_beyond_noise_is_named_and_rejects() -> None:
+    slices = {"state": {"TX": _slice(0.5, 0.02), "NY": _slice(0.7, 0.02)}}
+    decision = decide(spec_for(slice_floor=0.55), _evaluation(slices=slices))
+    assert not decision.passed
+    assert decision.reasons[0] == (
+        "ROC AUC 0.500 (0.480 to 0.520) where state is TX is worse than the floor of slices, "
+        "0.550, beyond noise"
+    )
+
+
+def test_a_slice_below_its_floor_within_noise_passes() -> None:
+    slices = {"state": {"TX": _slice(0.5, 0.06)}}
+    decision = decide(spec_for(slice_floor=0.55), _evaluation(slices=slices))
+    assert decision.passed
+    assert "none of 1 slices" in _sentence(decision, "slices")
+
+
+def test_the_more_slices_are_looked_at_the_further_off_one_must_be() -> None:
+    one = {"state": {"TX": _slice(0.5, 0.045)}}
+    many = {"state": {"TX": _slice(0.5, 0.045), **{f"S{n}": _slice(0.7, 0.02) for n in range(60)}}}
+    assert not decide(spec_for(slice_floor=0.55), _evaluation(slices=one)).passed
+    assert decide(spec_for(slice_floor=0.55), _evaluation(slices=many)).passed
+
+
+def test_without_a_floor_for_slices_none_is_judged() -> None:
+    slices = {"state": {"TX": _slice(0.1, 0.001)}}
+    assert decide(spec_for(slice_floor=None), _evaluation(slices=slices)).passed
+
+
+def test_no_slice_large_enough_is_said_and_passes() -> None:
+    decision = decide(spec_for(slice_floor=0.55), _evaluation())
+    assert decision.passed
+    assert "none was compared" in _sentence(decision, "slice")
+
+
+def test_what_could_not_be_compared_is_told_last() -> None:
+    decision = decide(spec_for(), _evaluation(), ["not compared with the champion toy_1: gone"])
+    assert decision.passed
+    assert decision.reasons[-1] == "not compared with the champion toy_1: gone"
+
+
+def test_an_undefined_metric_does_not_pass() -> None:
+    decision = decide(spec_for(), _evaluation(model={}))
+    assert not decision.passed
+    assert "roc_auc is undefined" in decision.reasons[0]

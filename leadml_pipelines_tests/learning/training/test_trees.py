@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leadml_pipelines.learning.encoding import Column, Encoder
+from leadml_pipelines.learning.training.rows import Rows
+from leadml_pipelines.learning.training.train import train
+from leadml_pipelines.learning.training.trees import base_params, fit_trees, usable_device
+from leadml_pipelines_tests.learning.frames import figures, spec_for, toy_set
+
+ENCODER = Encoder((Column("x", "double"),), {})
+
+
+def rows_of(order: list[int], groups: list[int]) -> Rows:
+    n = len(order)
+    random = np.random.default_rng(0)
+    values = random.normal(size=(n, 1))
+    labels = (random.random(n) < 1 / (1 + np.exp(-2 * values[:, 0] + 2))).astype(float)
+    return Rows(ENCODER, values, labels, np.array(order), np.array(groups, np.int64))
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), min_size=10, max_size=80))
+def test_rows_that_stop_a_fit_are_the_newest_and_of_entities_it_does_not_learn_from(
+    pairs: list[tuple[int, int]],
+) -> None:
+    rows = rows_of([order for order, _ in pairs], [group for _, group in pairs])
+    fits, stops = rows.early_stopping(np.arange(len(pairs)))
+    assert not set(rows.groups[fits]) & set(rows.groups[stops])
+    cut = np.quantile(rows.order, 0.8)
+    assert (rows.order[stops] >= cut).all()
+
+
+def test_leads_that_are_all_new_stop_the_fit_together() -> None:
+    rows = rows_of(list(range(100)), list(range(100)))
+    fits, stops = rows.early_stopping(np.arange(100))
+    assert fits.tolist() == list(range(80))
+    assert stops.tolist() == list(range(80, 100))
+
+
+def test_a_fit_with_early_stopping_uses_fewer_rounds_than_it_may() -> None:
+    spec = spec_for(rounds=2_000)
+    rows = rows_of(list(range(3_000)), list(range(3_000)))
+    base = base_params(spec, seed=1, threads=1, device="cpu")
+    trees = fit_trees(spec, base, rows, np.arange(3_000))
+    assert 1 < trees.rounds < 500
+
+
+@pytest.mark.parametrize("weights", [0.0, 0.5, 1.0])
+def test_raw_scores_are_log_odds_whatever_the_class_weights(weights: float) -> None:
+    spec = spec_for()
+    rows = rows_of(list(range(8_000)), list(range(8_000)))
+    base = base_params(spec, seed=1, threads=1, device="cpu") | {"class_weights": weights}
+    trees = fit_trees(spec, base, rows, np.arange(8_000), rounds=80)
+    chances = 1 / (1 + np.exp(-trees.raw_scores(rows.values)))
+    assert chances.mean() == pytest.approx(rows.labels.mean(), abs=0.02)
+
+
+def test_without_a_gpu_cuda_falls_back_with_one_warning(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    usable_device.cache_clear()
+    caplog.set_level(logging.WARNING)
+    device = usable_device("cuda")
+    assert usable_device("cuda") == device
+    said = capsys.readouterr().out + caplog.text
+    assert device == "cuda" or said.count("no_gpu") == 1
+
+
+def test_a_model_asked_for_cuda_is_the_one_of_the_cpu_where_there_is_no_gpu() -> None:
+    spec = spec_for()
+    asked = train(spec, toy_set(spec), seed=7, threads=1, device="cuda")
+    plain = train(spec, toy_set(spec), seed=7, threads=1)
+    if usable_device("cuda") == "cpu":
+        assert asked.files == plain.files
+    assert figures(asked)["roc_auc"] == pytest.approx(figures(plain)["roc_auc"], abs=0.03)
