@@ -95,8 +95,8 @@ class Registry:
         """Measure a trained model, beside the champion on the same newest rows.
 
         Returns:
-            What was found, and the champion's id, be it that it could not be loaded; None if there
-            is no champion.
+            What was found, and the id of the champion that it was compared with; None if there is
+            no champion, or if its metric could not be measured: the reasons say which.
         """
         champion = self.champion(trained.spec.name)
         if champion is None:
@@ -108,7 +108,8 @@ class Registry:
             # A champion that can't be loaded must not keep every successor out.
             remarks = [f"not compared with the champion {champion.model_id}: {error}"]
         examined = examine(trained, loaded, compared_with=champion.model_id, remarks=remarks)
-        return examined, champion.model_id
+        # Of the examination, not of the aliases: a champion nobody measured was not compared with.
+        return examined, examined.evaluation["compared_with"]
 
     def store(
         self, trained: TrainedModel, examined: Examination, compared_with: str | None
@@ -118,7 +119,7 @@ class Registry:
         Args:
             trained: The model.
             examined: What is known of it.
-            compared_with: Id of the champion that it was examined beside.
+            compared_with: Id of the champion that it was compared with.
         """
         key = self._key.read_or_make()
         store = open_store(self._artifacts)

@@ -405,7 +405,35 @@ def test_a_candidate_clearly_worse_than_the_champion_on_the_same_rows_is_rejecte
     assert "the champion" in record.gate_reasons[0]
 
 
-def test_a_champion_that_can_not_be_measured_does_not_keep_its_successors_out(
+def _damage(registry: Registry, artifacts: Path, model_id: str) -> None:
+    path = artifacts / model_id / "model.ubj"
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+def _change_keys(registry: Registry, artifacts: Path, model_id: str) -> None:
+    registry._key = SigningKey("another signing key of the tests")
+
+
+@pytest.mark.parametrize("lose", [_damage, _change_keys])
+def test_a_worse_model_is_not_promoted_by_a_program_when_the_champion_can_not_be_loaded(
+    registry: Registry,
+    trained: TrainedModel,
+    tmp_path: Path,
+    lose: Callable[[Registry, Path, str], None],
+) -> None:
+    champion = registry.promote(registry.register(trained).model_id, by="anna")
+    lose(registry, tmp_path / "artifacts", champion.model_id)
+    blind = spec_for(exclude=("source", "inbound_count_30d"))
+    worse = registry.register(train(blind, toy_set(blind), seed=7, threads=1))
+    assert (worse.passed_gate, worse.compared_with) == (True, None)
+    with pytest.raises(
+        PromotionRefusedError, match=f"not compared with the champion {champion.model_id}.*person"
+    ):
+        registry.promote(worse.model_id, by="dagster", automatic=True)
+    assert registry.promote(worse.model_id, by="anna").status == "champion"
+
+
+def test_a_champion_that_can_not_be_measured_leaves_its_successor_to_a_person(
     registry: Registry, trained: TrainedModel
 ) -> None:
     registry.promote(registry.register(trained).model_id, by="anna")
@@ -417,7 +445,11 @@ def test_a_champion_that_can_not_be_measured_does_not_keep_its_successors_out(
     rows = assemble(spec, frame, without, **span)
     record = registry.register(train(spec, rows, seed=7, threads=1))
     assert record.passed_gate
+    assert record.compared_with is None
     assert "not compared with the champion" in record.gate_reasons[-1]
+    with pytest.raises(PromotionRefusedError, match="A person decides"):
+        registry.promote(record.model_id, by="dagster", automatic=True)
+    assert registry.promote(record.model_id, by="anna").status == "champion"
 
 
 def test_a_changed_file_is_named_and_neither_loaded_nor_promoted(
