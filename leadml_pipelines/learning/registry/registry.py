@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leadml_pipelines.errors import UserError
 from leadml_pipelines.learning.evaluation.examination import examine
 from leadml_pipelines.learning.model import LoadedModel, load_model
 from leadml_pipelines.learning.registry.aliases import (
@@ -283,14 +284,13 @@ class Registry:
 
         Raises:
             PromotionRefusedError: it may not be promoted; the message says why.
-            RegistryError: there is no such model.
+            RegistryError: there is no such model, or the store of its files does not answer.
             IntegrityError: its files are not what was registered.
         """
         with self._connect() as connection:
             record = _get(connection, model_id)
             order = Order("promote", by, overrules(record, force, reason), reason)
-            # Before the lock: a store that is slow keeps nobody from rolling back.
-            self._load(record)
+            self._require_sound(record)
             alias_lock(connection)
             if automatic:
                 require_present_comparison(connection, record)
@@ -301,18 +301,25 @@ class Registry:
         """Make the previous champion the champion again; the two change places.
 
         Raises:
-            RegistryError: there was no champion before this one.
+            RegistryError: there was no champion before this one, somebody changed the aliases
+                meanwhile, or the store of its files does not answer.
             IntegrityError: its files are not what was registered.
         """
         with self._connect() as connection:
-            alias_lock(connection)
             previous = _pointed(connection, name).get("previous")
             if previous is None:
                 raise RegistryError(
                     f"{name} has no previous champion to go back to; `leadml models promote "
                     "MODEL_ID` makes any model champion that passed its gate"
                 )
-            self._load(_get(connection, previous))
+            self._require_sound(_get(connection, previous))
+            alias_lock(connection)
+            pointed = _pointed(connection, name)
+            if pointed.get("previous") != previous:
+                raise RegistryError(
+                    f"{name} was not rolled back: somebody changed its champion meanwhile, to "
+                    f"{pointed.get('champion')}; look at `leadml models history {name}` first"
+                )
             make_champion(connection, name, previous, Order("rollback", by, False, reason))
             return _get(connection, previous)
 
@@ -337,8 +344,8 @@ class Registry:
             reason: Why; needed to force.
 
         Raises:
-            RegistryError: there is no such model, it is the champion, there is no champion, or
-                the gate rejected it.
+            RegistryError: there is no such model, it is the champion, there is no champion, the
+                gate rejected it, or the store of its files does not answer.
             IntegrityError: its files are not what was registered.
         """
         if not 0 < share < 1:
@@ -348,7 +355,7 @@ class Registry:
         with self._connect() as connection:
             record = _get(connection, model_id)
             order = Order("challenge", by, overrules(record, force, reason), reason)
-            self._load(record)
+            self._require_sound(record)
             alias_lock(connection)
             champion = _pointed(connection, record.name).get("champion")
             if champion is None:
@@ -373,6 +380,23 @@ class Registry:
                 raise RegistryError(f"{name} has no challenger whose challenge could end")
             withdraw_challenger(connection, name, Order("end", by, False, reason))
             return _get(connection, challenger)
+
+    def _require_sound(self, record: ModelRecord) -> None:
+        """Load a model that is about to answer; before the lock, so that a slow store stops nobody.
+
+        Raises:
+            RegistryError: the store does not answer, so that nobody knows whether it is sound.
+            IntegrityError: it is not.
+        """
+        try:
+            self._load(record)
+        except OSError as error:
+            # Only of our own errors the text: those of stores may hold keys.
+            why = str(error) if isinstance(error, UserError) else type(error).__name__
+            raise RegistryError(
+                f"{record.model_id} can't be verified, because the store of its files does not "
+                f"answer ({why}); no alias was changed. Give the command again when it is back"
+            ) from error
 
     def _load(self, record: ModelRecord) -> LoadedModel:
         return load_model(record.artifact_uri, self._key.read(), _manifest_sha256(record))

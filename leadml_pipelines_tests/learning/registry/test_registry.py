@@ -13,7 +13,7 @@ import pytest
 
 from leadml_pipelines.learning.evaluation.examination import Examination, examine
 from leadml_pipelines.learning.evaluation.gate import Decision
-from leadml_pipelines.learning.model import load_model
+from leadml_pipelines.learning.model import LoadedModel, load_model
 from leadml_pipelines.learning.registry.artifacts import IntegrityError
 from leadml_pipelines.learning.registry.model_records import json_ready
 from leadml_pipelines.learning.registry.registry import (
@@ -179,6 +179,47 @@ def test_rollback_without_a_previous_champion_is_refused(
     registry.promote(stored().model_id, by="anna")
     with pytest.raises(RegistryError, match="no previous champion"):
         registry.rollback("toy", by="anna")
+
+
+def test_a_promotion_while_a_rollback_verifies_is_not_kept_waiting_and_ends_the_rollback(
+    registry: Registry, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = (stored().model_id for _ in range(3))
+    registry.promote(first, by="anna")
+    registry.promote(second, by="anna")
+    load, pool = registry._load, ThreadPoolExecutor(1)
+
+    def slowly(record: ModelRecord) -> LoadedModel:
+        """As a slow store: meanwhile somebody else promotes."""
+        monkeypatch.undo()
+        pool.submit(registry.promote, third, by="carl").result(timeout=20)
+        return load(record)
+
+    monkeypatch.setattr(registry, "_load", slowly)
+    with pytest.raises(RegistryError, match=f"not rolled back: .* meanwhile, to {third}"):
+        registry.rollback("toy", by="ben")
+    pool.shutdown()
+    assert [registry.get(i).status for i in (second, third)] == ["previous", "champion"]
+
+
+def test_with_the_store_away_no_alias_changes_and_that_is_said(
+    registry: Registry, stored: Stored, postgres_url: str
+) -> None:
+    first, second = (stored().model_id for _ in range(2))
+    registry.promote(first, by="anna")
+    registry.promote(second, by="anna")
+    with connect(postgres_url) as connection:
+        connection.execute(
+            "UPDATE leadml.models SET artifact_uri = 'ftp://127.0.0.1:1/models/' || model_id"
+        )
+    why = (
+        r"can't be verified, because the store .* \(ConnectionRefusedError\); no alias was changed"
+    )
+    with pytest.raises(RegistryError, match=f"{first} {why}"):
+        registry.rollback("toy", by="ben")
+    with pytest.raises(RegistryError, match=why):
+        registry.promote(first, by="ben")
+    assert registry.get(second).status == "champion"
 
 
 def test_every_change_of_an_alias_is_recorded_with_its_kind_and_by_whom(
