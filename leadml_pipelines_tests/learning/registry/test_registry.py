@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -521,6 +521,46 @@ def test_when_the_row_can_not_be_written_no_files_stay(
         registry.store(broken, examined, None)
     assert list((tmp_path / "artifacts").iterdir()) == []
     assert registry.models() == []
+
+
+@pytest.fixture
+def at_commit(postgres_url: str) -> Iterator[Callable[[str], None]]:
+    """Lets PostgreSQL run a statement when a model's row is about to be committed."""
+
+    def let(statement: str) -> None:
+        with connect(postgres_url) as connection:
+            connection.execute(
+                "CREATE FUNCTION leadml.at_commit() RETURNS trigger LANGUAGE plpgsql AS"
+                f" $$ BEGIN {statement}; RETURN NULL; END $$".encode()
+            )
+            connection.execute(
+                "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON leadml.models"
+                " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION leadml.at_commit()"
+            )
+
+    yield let
+    with connect(postgres_url) as connection:
+        connection.execute("DROP FUNCTION leadml.at_commit CASCADE")
+
+
+def test_a_commit_that_the_database_refuses_leaves_no_files(
+    registry: Registry, stored: Stored, tmp_path: Path, at_commit: Callable[[str], None]
+) -> None:
+    at_commit("RAISE EXCEPTION 'refused'")
+    with pytest.raises(psycopg.Error, match="refused"):
+        stored()
+    assert list((tmp_path / "artifacts").iterdir()) == []
+
+
+def test_a_connection_lost_while_the_row_is_committed_leaves_the_files_that_it_may_name(
+    registry: Registry, stored: Stored, tmp_path: Path, at_commit: Callable[[str], None]
+) -> None:
+    at_commit("PERFORM pg_terminate_backend(pg_backend_pid())")
+    with pytest.raises(psycopg.OperationalError) as raised:
+        stored()
+    (folder,) = (tmp_path / "artifacts").iterdir()
+    assert (folder / "manifest.sig").exists()
+    assert f"nobody knows whether {folder.name} was registered" in raised.value.__notes__[0]
 
 
 def test_a_model_nobody_registered_is_named(registry: Registry) -> None:
