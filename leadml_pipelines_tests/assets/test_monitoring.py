@@ -156,9 +156,12 @@ def test_too_few_leads_to_compare_are_not_compared(
     assert found["outcome"].startswith("not enough yet: churn would score 50 of the 50 rows")
 
 
-def serve(url: str, rows: int = 400, **served: Any) -> None:
-    """Log predictions of the last hour."""
-    add_predictions(url, [f"l{n}" for n in range(rows)], utc_now() - timedelta(hours=1), **served)
+def serve(url: str, requests: int = 20, batch: int = 20, **served: Any) -> None:
+    """Log predictions of the last hours."""
+    now = utc_now()
+    for n in range(1, requests + 1):
+        leads = [f"l{n}_{m}" for m in range(batch)]
+        add_predictions(url, leads, now - timedelta(minutes=n), **served)
 
 
 def test_bad_serving_fails_the_checks_of_its_rules_and_is_logged(

@@ -18,7 +18,7 @@ from leadml_pipelines.monitoring.serving_figures import ServingFigures
 
 NOW = datetime(2026, 4, 12, 5, 30, tzinfo=UTC)
 NOTHING = NotEnough("nothing was served")
-FIGURES = ServingFigures(NOW, NOW, 1_000, 0.05, 0.80, 50.0)
+FIGURES = ServingFigures(NOW, NOW, 1_000, 0.05, 0.80, 50.0, 60)
 RUNS = TrainingRuns(19, 1, 30)
 
 
@@ -77,7 +77,11 @@ def test_a_figure_at_its_limit_is_no_alert(rule: str) -> None:
     [
         ("stale_share", replace(FIGURES, stale_share=0.051), "5.1% of 1,000 predictions"),
         ("cache_hit_rate", replace(FIGURES, cache_hit_rate=0.79), "79.0% of 1,000 predictions"),
-        ("latency", replace(FIGURES, latency_p95_ms=50.1), "up to 50.1 ms; the target is 50 ms"),
+        (
+            "latency",
+            replace(FIGURES, latency_p95_ms=50.1),
+            "of 60 requests of the last day took up to 50.1 ms; the target is 50 ms",
+        ),
     ],
 )
 def test_a_figure_past_its_limit_fires(rule: str, figures: ServingFigures, sentence: str) -> None:
