@@ -47,7 +47,7 @@ def _nothing_yet(postgres_url: str, home: Path, monkeypatch: pytest.MonkeyPatch)
     with connect(postgres_url) as connection:
         connection.execute(
             "TRUNCATE leadml.models, leadml.feature_snapshots, leadml.predictions, leadml.drift,"
-            " leadml.live_performance, leadml.alerts CASCADE"
+            " leadml.live_performance, leadml.alerts, leadml.alert_runs CASCADE"
         )
 
 
@@ -209,7 +209,12 @@ def test_the_webhook_is_told_once_and_of_the_end(
         assert len(hook.received) == 1
         with connect(postgres_url) as connection:
             connection.execute("TRUNCATE leadml.predictions")
-        run(postgres_url, alerts)
+        unjudged = run(postgres_url, alerts)
+        assert len(hook.received) == 1
+        assert "not judged since" in (checks(unjudged)["stale_share"].description or "")
+        assert failed(unjudged) == ["cache_hit_rate", "stale_share"]
+        serve(postgres_url)
+        assert failed(run(postgres_url, alerts)) == []
     assert len(hook.received) == 2
     assert "stale features" in texts(hook)[0]
     assert texts(hook)[1].startswith("resolved: ")

@@ -131,6 +131,12 @@ def test_a_model_worse_than_its_test_beyond_noise_fires() -> None:
     assert not judged("ranking", performed=worse).firing
 
 
+def test_outcomes_that_are_all_alike_leave_the_ranking_unjudged() -> None:
+    found = judged("ranking", performed=live(accuracy=LiveMetric(1.0, 0.85, -0.18, 0.04)))
+    assert (found.firing, found.value) == (False, None)
+    assert "all alike" in found.sentence
+
+
 def test_a_regression_is_judged_by_its_ranking_alone() -> None:
     every = judge(
         {}, {"lead_score": live(spearman=LiveMetric(0.1, 0.4, 0.75, 0.2))}, NOTHING, NOTHING,
