@@ -80,9 +80,7 @@ def post(
     Raises:
         WebhookError: it was not taken.
     """
-    url = address.get_secret_value()
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise WebhookError("LEADML_ALERT_WEBHOOK is no http:// or https:// address")
+    url = _usable(address)
     request = urllib.request.Request(  # noqa: S310 - the scheme was looked at
         url,
         json.dumps(document).encode(),
@@ -112,6 +110,29 @@ def post(
     raise WebhookError(f"the alert webhook {why}, {tries} times; see LEADML_ALERT_WEBHOOK")
 
 
+def _usable(address: SecretStr) -> str:
+    """The address, with a name that DNS can have and a path that HTTP can carry.
+
+    Raises:
+        WebhookError: it is none. The reasons of the parsers quote it, so they are not told.
+    """
+    url = address.get_secret_value()
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")
+        usable = parts.scheme in ("http", "https") and host and (parts.port or 1) > 0
+    except ValueError:  # UnicodeError is one
+        usable = False
+    if not usable:
+        raise WebhookError("LEADML_ALERT_WEBHOOK is no http:// or https:// address")
+    if not url.isascii() or any(not "!" <= character <= "~" for character in url):
+        raise WebhookError(
+            "LEADML_ALERT_WEBHOOK has a space or a letter that no address has; write it with %XX, "
+            "and a name of a host as xn--..."
+        )
+    return url
+
+
 def _retry_after(error: urllib.error.HTTPError) -> float:
     given = str(error.headers.get("Retry-After", ""))
-    return float(given) if given.isdigit() else 0.0
+    return float(given) if given.isascii() and given.isdecimal() else 0.0

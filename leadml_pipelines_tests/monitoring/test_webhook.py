@@ -132,10 +132,35 @@ def test_nobody_there_is_an_error_that_says_so() -> None:
         post(SecretStr("http://127.0.0.1:1/x"), {}, pauses=(), seconds=1.0)
 
 
-@pytest.mark.parametrize("address", ["file:///etc/passwd", "example.org/hook", "https://"])
+@pytest.mark.parametrize("wish", ["\xb2", "Wed, 21 Oct 2015 07:28:00 GMT", "-3", "soon"])
+def test_a_wish_to_wait_that_is_no_number_of_seconds_is_not_heeded(wish: str) -> None:
+    with Hook(503, headers={"Retry-After": wish}).running() as hook:
+        assert send(hook) == [1.0]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "file:///etc/passwd",
+        "example.org/hook",
+        "https://",
+        f"http://a..b/{TOKEN}",
+        f"http://[::1/{TOKEN}",
+        f"http://127.0.0.1:{TOKEN}/",
+        f"http://{'a' * 70}.example/{TOKEN}",
+    ],
+)
 def test_an_address_that_is_none_is_refused(address: str) -> None:
-    with pytest.raises(WebhookError, match="no http:// or https:// address"):
-        post(SecretStr(address), {})
+    with pytest.raises(WebhookError, match="no http:// or https:// address") as raised:
+        post(SecretStr(address), {}, pauses=())
+    assert TOKEN not in str(raised.value)
+
+
+@pytest.mark.parametrize("path", ["\xe9", "a b", "a\nb"])
+def test_an_address_with_what_no_address_has_is_refused_in_words(path: str) -> None:
+    with pytest.raises(WebhookError, match=r"no address has; write it with %XX") as raised:
+        post(SecretStr(f"http://127.0.0.1:1/{TOKEN}/{path}"), {}, pauses=())
+    assert TOKEN not in str(raised.value)
 
 
 def test_the_address_is_in_no_log_and_no_error(
