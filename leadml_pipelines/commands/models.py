@@ -74,11 +74,17 @@ def compare_models(
 ) -> None:
     """Metrics of several models side by side."""
     from leadml_pipelines.commands.model_tables import print_comparison
+    from leadml_pipelines.learning.registry.registry import RegistryError
 
     with _registry(home) as registry:
         records = [registry.find(model) for model in models]
         if len(records) == 1:
             records.append(registry.find(f"{records[0].name}@champion"))
+    if len({record.model_id for record in records}) < 2:
+        raise RegistryError(
+            f"{records[0].model_id} would stand beside itself; give another model to compare it "
+            f"with, as in {records[0].name}@previous or an id of `leadml models list`"
+        )
     print_comparison(terminal(), records)
 
 
@@ -248,7 +254,7 @@ def _publish(registry: Registry, name: str, console: Console) -> None:
         publish_roles(store, registry, [name])
     except redis.RedisError as error:
         why = f"Redis can't be reached ({type(error).__name__})"
-        _say(console, f"[yellow]serving was not told yet:[/] {_LATER.format(why=why)}")
+        _say(console, f"serving was not told yet: {_LATER.format(why=why)}")
     else:
         _say(console, "serving was told")
     finally:
@@ -262,7 +268,8 @@ _LATER = (
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)
+    """Print a sentence as it is: errors, reasons and addresses may hold square brackets."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def _user() -> str:

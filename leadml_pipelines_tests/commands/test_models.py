@@ -107,6 +107,19 @@ def test_compare_puts_models_side_by_side(models: Command, ids: list[str]) -> No
     assert all(part in shown for part in (ids[0], ids[1], "ROC AUC"))
 
 
+def test_a_model_is_not_compared_with_itself(models: Command, ids: list[str]) -> None:
+    said = models("compare", "toy@champion", code=1).stderr
+    assert f"{ids[0]} would stand beside itself; give another model" in " ".join(said.split())
+    models("compare", ids[0], ids[0], code=1)
+
+
+def test_a_path_in_square_brackets_is_printed_as_it_is(
+    models: Command, ids: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "[red]" / "card[" / "bold]"
+    assert f"to {folder}" in models("card", ids[0], "--out", folder).stdout
+
+
 def test_promotion_and_rollback_are_published_at_once_and_recorded(
     models: Command, ids: list[str], redis_url: str
 ) -> None:
