@@ -4,8 +4,8 @@ The parameters are chosen on folds inside the training rows. What the winner say
 newer rows, which it was not fitted on, is the validation part: on it the blend is judged, the
 chances are calibrated, the intervals drawn and the threshold chosen. The model is then fitted on
 all training rows. Nothing here looks at the test rows. One seed and one set of rows give one model,
-byte for byte, whatever the number of threads; a search by optuna that ended by the clock, or that was
-taken up after an interruption, is the exception.
+byte for byte, whatever the number of threads; the exception is a search by optuna that ended by the
+clock or was taken up after an interruption.
 """
 
 from __future__ import annotations
