@@ -151,11 +151,12 @@ def examine(
     measured = {who: measure(one, draws) for who, one in scored.items()}
     slices = measure_slices(spec, test, labels, values, draws, threshold=model.threshold)
     summary = shap_summary(model, matrix, seed=trained.seed)
+    differences = _differences(measured)
     evaluation: dict[str, Any] = {
         **{who: one.intervals() for who, one in measured.items()},
         "champion": measured["champion"].intervals() if "champion" in measured else None,
-        "compared_with": compared_with if "champion" in measured else None,
-        "differences": _differences(measured),
+        "compared_with": compared_with if spec.metric in differences.get("champion", {}) else None,
+        "differences": differences,
         "slices": slices_document(slices),
         "worst_slice": asdict(slices[0]) if slices else None,
         "reliability": reliability(labels, values, draws.codes),

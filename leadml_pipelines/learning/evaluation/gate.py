@@ -48,7 +48,8 @@ def decide(spec: ModelSpec, evaluation: Mapping[str, Any], remarks: Sequence[str
     Args:
         spec: Names the metric and the limits.
         evaluation: The document of `examination.examine`.
-        remarks: What could not be compared, and why; added to the reasons.
+        remarks: What could not be compared, and why; added to the reasons, behind those whose
+            metric is undefined on the test rows.
     """
     if spec.metric not in evaluation["model"]:
         return Decision(False, (f"{spec.metric} is undefined on the test rows", *remarks))
@@ -64,9 +65,26 @@ def decide(spec: ModelSpec, evaluation: Mapping[str, Any], remarks: Sequence[str
         (
             *(one.sentence for one in judged if not one.passed),
             *(one.sentence for one in judged if one.passed),
+            *_undefined(spec, evaluation),
             *remarks,
         ),
     )
+
+
+def _undefined(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[str]:
+    """Those beside whom the candidate was measured, but who have no such metric on these rows."""
+    names = {
+        "heuristic": f"the heuristic {spec.heuristic}",
+        "logistic": "a linear model",
+        "champion": "the champion",
+    }
+    for who, name in names.items():
+        figures = evaluation.get(who)
+        if figures is not None and spec.metric not in figures:
+            yield (
+                f"not compared with {name}: its {METRIC_NAMES[spec.metric]} is undefined on the "
+                "test rows"
+            )
 
 
 def _floor(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judged]:

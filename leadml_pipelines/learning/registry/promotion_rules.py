@@ -60,9 +60,15 @@ def require_present_comparison(connection: psycopg.Connection[Any], record: Mode
             f"{record.model_id} was champion before and was replaced by {champion}; only a person "
             f"makes it champion again: leadml models promote {record.model_id}"
         )
-    if champion != record.compared_with:
-        seen = record.compared_with or "no champion"
+    if champion is not None and record.compared_with is None:
         raise PromotionRefusedError(
-            f"the gate compared {record.model_id} with {seen}, but the champion is {champion} "
-            "now; train again, or look at `leadml models compare` and promote it by hand"
+            f"{record.model_id} was not compared with the champion {champion}: that could not be "
+            f"measured, or was not champion yet; `leadml models show {record.model_id}` tells "
+            "which. A person decides: train again, or promote it by hand"
+        )
+    if champion != record.compared_with:
+        raise PromotionRefusedError(
+            f"the gate compared {record.model_id} with {record.compared_with}, but the champion is "
+            f"{champion or 'nobody'} now; train again, or look at `leadml models compare` and "
+            "promote it by hand"
         )

@@ -178,6 +178,23 @@ def test_what_could_not_be_compared_is_told_last() -> None:
     assert decision.reasons[-1] == "not compared with the champion toy_1: gone"
 
 
+@pytest.mark.parametrize(
+    ("who", "name"),
+    [
+        ("heuristic", "the heuristic quality_rescaled"),
+        ("logistic", "a linear model"),
+        ("champion", "the champion"),
+    ],
+)
+def test_who_has_no_such_metric_on_these_rows_is_named(who: str, name: str) -> None:
+    evaluation = _evaluation("spearman", 0.3, 0.1, calibration=None)
+    evaluation |= {"logistic": {"spearman": _figure(0.2)}, who: {"mae": _figure(4.0)}}
+    decision = decide(spec_for("regression", floor=0.05), evaluation)
+    assert decision.reasons[-1] == (
+        f"not compared with {name}: its Spearman correlation is undefined on the test rows"
+    )
+
+
 def test_an_undefined_metric_does_not_pass() -> None:
     decision = decide(spec_for(), _evaluation(model={}))
     assert not decision.passed
