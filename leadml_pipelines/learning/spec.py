@@ -162,6 +162,9 @@ class ModelSpec:
             rows where noise would allow it more.
         max_calibration_error: Greatest expected calibration error on the test rows, beyond noise,
             and at most half of the rarer class's share; for classification.
+        max_total_error: How far the sum of all predicted values may be from the sum of those that
+            came, as a part of it and beyond noise; prices and seasons drift between training and
+            test. For values.
         slices: Columns by whose values the test rows are measured apart.
         slice_floor: The metric's value that no slice may be worse than, beyond noise; None for no
             such gate.
@@ -206,6 +209,7 @@ class ModelSpec:
     heuristic: str = "base_rate"
     champion_margin: float = 0.02
     max_calibration_error: float = 0.05
+    max_total_error: float = 0.25
     slices: tuple[str, ...] = ("source", "state", "product_interest", "agent")
     slice_floor: float | None = None
     risk_levels: tuple[float, float, float] | None = None

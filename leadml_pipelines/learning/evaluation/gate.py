@@ -10,11 +10,6 @@ from leadml_pipelines.learning.evaluation.metric_names import METRIC_NAMES, metr
 from leadml_pipelines.learning.evaluation.slices import LEAST_LEADS, Slice
 from leadml_pipelines.learning.spec import ModelSpec
 
-TOTAL_TOLERANCE = 0.1
-"""How far the sum of all predicted values may be from the sum of those that came, as a part of it.
-More than that, and beyond noise, is a reason to reject; prices that drift by a few percent between
-training and test are none."""
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -42,7 +37,7 @@ def decide(spec: ModelSpec, evaluation: Mapping[str, Any], remarks: Sequence[str
     champion beyond noise, that is when the whole interval of the difference on the same rows is on
     the worse side, or by more than the spec's margin, so that many small steps can't lead down;
     when its chances are off by more than is allowed and by more than chance would make sound ones
-    look (for values: when their sum is off by more than `TOTAL_TOLERANCE` and by more than noise);
+    look (for values: when their sum is off by more than is allowed and by more than noise);
     or when a slice is below the spec's floor for slices beyond noise.
 
     Args:
@@ -150,11 +145,11 @@ def _calibration(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Ju
     found = evaluation["model"].get("total_ratio")
     if found is None:
         return
-    off = abs(found["value"] - 1) > TOTAL_TOLERANCE
+    off = abs(found["value"] - 1) > spec.max_total_error
     beyond = not found["low"] <= 1 <= found["high"]
     passed = not (off and beyond)
     verdict = (
-        f"off by no more than {TOTAL_TOLERANCE:.0%}"
+        f"off by no more than {spec.max_total_error:.0%}"
         if not off
         else "off by more than noise explains"
         if beyond

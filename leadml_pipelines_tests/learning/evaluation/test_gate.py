@@ -123,7 +123,7 @@ def test_chances_off_by_no_more_than_chance_pass_on_few_leads() -> None:
     ("ratio", "reach", "passed"),
     [(1.3, 0.1, False), (1.3, 0.4, True), (1.05, 0.01, True), (0.7, 0.1, False)],
 )
-def test_values_must_sum_to_what_came_within_noise_or_a_tenth(
+def test_values_must_sum_to_what_came_within_noise_or_a_quarter(
     ratio: float, reach: float, passed: bool
 ) -> None:
     evaluation = _evaluation("spearman", 0.3, 0.1, calibration=None)
