@@ -448,10 +448,7 @@ def _verdict(
             f"not enough outcomes yet: {fewer.known_entities} of about {needed} needed, of the "
             f"{fewer.role}; an outcome is known {duration_text(spec.horizon)} after the prediction"
         )
-    figures = [
-        metric_text(metric, arm.figures[metric]["value"])
-        for arm in (challenger, champion)
-    ]
+    figures = [metric_text(metric, arm.figures[metric]["value"]) for arm in (challenger, champion)]
     told = f"{METRIC_NAMES[metric]} {figures[0]} against {figures[1]}"
     if len(champion.versions) > 1:
         told += f" of the champion ({versions_text(champion.versions)})"

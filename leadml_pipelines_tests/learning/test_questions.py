@@ -36,9 +36,7 @@ def version(model_id: str, spec: ModelSpec, training_sets: Path | None = None) -
 
 def test_a_version_of_another_horizon_answers_another_question(tmp_path: Path) -> None:
     versions = [version("same", SPEC), version("old", replace(SPEC, horizon=10 * DAY))]
-    assert other_questions(SPEC, versions, tmp_path) == {
-        "old": "its horizon is 10d, now it is 20d"
-    }
+    assert other_questions(SPEC, versions, tmp_path) == {"old": "its horizon is 10d, now it is 20d"}
 
 
 def test_a_label_or_population_of_old_is_read_from_the_training_set(tmp_path: Path) -> None:
