@@ -32,6 +32,7 @@ from leadml_pipelines.learning.evaluation.metric_names import METRIC_NAMES, metr
 from leadml_pipelines.learning.evaluation.weighted import Scored
 from leadml_pipelines.learning.logged_predictions import count_predictions, logged_predictions
 from leadml_pipelines.learning.outcomes import with_outcomes
+from leadml_pipelines.learning.questions import refused_text
 from leadml_pipelines.learning.registry.model_records import json_ready
 from leadml_pipelines.learning.served_versions import (
     ServedVersion,
@@ -62,7 +63,7 @@ COMPARED = frozenset(HIGHER_IS_BETTER) - {"ece"}
 """The metrics of an experiment. Noise always adds to a calibration error, to that of the smaller
 side more: between equal models the larger side would be ahead."""
 INSTEAD_OF_ECE = "brier"
-"""By which models are compared that declare `ece`: a mean over rows, and calibration is part of it."""
+"""By which models that declare `ece` are compared: a mean over rows, calibration included."""
 
 _CELLS = 250_000
 """Weights computed at once."""
@@ -310,12 +311,8 @@ def _comparable(rows: pd.DataFrame, not_comparable: Mapping[str, str]) -> npt.ND
 def _refusal(refused: Mapping[str, str], rows: int) -> list[str]:
     if not refused:
         return []
-    model_id, why = next(iter(refused.items()))
-    more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
-    return [
-        f"not comparable, so that {rows:,} rows of their times do not count: "
-        f"{model_id} ({why}){more}"
-    ]
+    named = refused_text(refused)
+    return [f"not comparable, so that {rows:,} rows of their times do not count: {named}"]
 
 
 def _figures(

@@ -1,7 +1,7 @@
 """Which registered versions of a model were trained for another question than that of today.
 
-A question is a label, how far it looks ahead, and about whom it is asked. An outcome answers today's
-question; a version that was trained for another one can't be judged by it.
+A question is a label, how far it looks ahead, and about whom it is asked. An outcome answers the
+question of today; a version that was trained for another one can't be judged by it.
 """
 
 from __future__ import annotations
@@ -64,6 +64,17 @@ def other_questions(
         for version in unlike
     }
     return {model_id: difference for model_id, difference in told.items() if difference}
+
+
+def refused_text(refused: Mapping[str, str]) -> str:
+    """Versions that are not judged in words, as in `churn_1 (its horizon is 30d) and 2 more`.
+
+    Args:
+        refused: Why, by model id; at least one.
+    """
+    model_id, why = next(iter(refused.items()))
+    more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+    return f"{model_id} ({why}){more}"
 
 
 def _difference(spec: ModelSpec, version: Trained, definition: Mapping[str, Any]) -> str:

@@ -119,6 +119,31 @@ def test_before_the_first_extract_there_are_no_outcomes(postgres_url: str) -> No
     assert found["outcome"].startswith("not enough yet: there is no extract")
 
 
+def test_champions_are_judged_whoever_is_champion_now_and_by_their_own_question(
+    postgres_url: str, home: Path, champion: ModelRecord
+) -> None:
+    world_of("a").load(postgres_url)
+    extract = extract_sources(postgres_url, Settings().extracts, clock="data")
+    shutil.copy(empty_graph_metrics(home / "no_graph"), extract.path)
+    made = extract.data_end - SPECS["churn"].horizon - timedelta(days=1)
+    ids = [f"l{n}" for n in range(300)]
+    add_predictions(postgres_url, ids, made, model_id=champion.model_id)
+    # It was trained by a declaration of its own.
+    found = metadata_of(run(postgres_url, live_assets[CHURN]))
+    assert "outcomes are known of 0 entities that a champion of churn" in found["champion"]
+    assert (
+        f"300 predictions are not comparable, of {champion.model_id} "
+        "(its horizon is 20d, now it is 60d)"
+    ) in found["champion"]
+    with connect(postgres_url) as connection:
+        connection.execute("TRUNCATE leadml.model_aliases")
+        connection.execute("UPDATE leadml.models SET spec_hash = %s", (SPECS["churn"].hash,))
+    found = metadata_of(run(postgres_url, live_assets[CHURN]))
+    assert (
+        f"of 300 entities that the champion ({champion.model_id}) answered for turned out positive"
+    ) in found["champion"]
+
+
 def test_planted_drift_is_found_and_named_and_nothing_else_is(
     postgres_url: str, home: Path, champion: ModelRecord
 ) -> None:

@@ -25,7 +25,7 @@ class Version:
 
 
 def version(model_id: str, spec: ModelSpec, training_sets: Path | None = None) -> Version:
-    """A version that was trained by this declaration; on a saved training set, if a folder is given."""
+    """A version of this declaration; with a saved training set, if a folder is given."""
     saved = ""
     if training_sets is not None:
         rows = rows_frame(20)
