@@ -83,8 +83,8 @@ def _difference(spec: ModelSpec, version: Trained, definition: Mapping[str, Any]
             f"its horizon is {duration_text(version.horizon)}, now it is "
             f"{duration_text(spec.horizon)}"
         )
-    now = {"label": " ".join(spec.label.split()), "population": spec.population}
-    for name, value in now.items():
-        if definition.get(name, value) != value:
+    for name, now in {"label": spec.label, "population": spec.population}.items():
+        # Where a line breaks does not matter.
+        if str(definition.get(name, now)).split() != now.split():
             return f"its {name} was declared otherwise"
     return ""
