@@ -20,7 +20,10 @@ from leadml_pipelines.assets.monitoring import (
 )
 from leadml_pipelines.automation.jobs import nightly_training
 from leadml_pipelines.learning.registry.registry import ModelRecord, Registry
+from leadml_pipelines.learning.served_versions import ServedVersion
 from leadml_pipelines.learning.specs import SPECS
+from leadml_pipelines.monitoring.live import LiveMetric, LivePerformance
+from leadml_pipelines.monitoring.records import record_live
 from leadml_pipelines.monitoring.rules import RULES
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.resources.connections import (
@@ -142,6 +145,22 @@ def test_champions_are_judged_whoever_is_champion_now_and_by_their_own_question(
     assert (
         f"of 300 entities that the champion ({champion.model_id}) answered for turned out positive"
     ) in found["champion"]
+
+
+def test_champions_of_earlier_nights_that_were_wrong_are_an_alert_under_the_champion_of_today(
+    postgres_url: str, champion: ModelRecord
+) -> None:
+    now = utc_now()
+    since, until = now - timedelta(days=90), now - timedelta(days=60)
+    versions = tuple(
+        ServedVersion(f"churn_{night}", since, until, 300) for night in ("first", "last")
+    )
+    worse = {"accuracy": LiveMetric(0.7, 0.85, 0.176, 0.04), "roc_auc": LiveMetric(0.9, 0.9, 0, 0)}
+    found = LivePerformance("churn", "champion", since, until, 600, 500, worse, versions)
+    record_live(postgres_url, found, now)
+    result = run(postgres_url, alerts)
+    assert failed(result) == ["accuracy"]
+    assert "2 versions, churn_first" in (checks(result)["accuracy"].description or "")
 
 
 def test_planted_drift_is_found_and_named_and_nothing_else_is(

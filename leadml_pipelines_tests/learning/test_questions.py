@@ -44,7 +44,7 @@ def test_a_label_or_population_of_old_is_read_from_the_training_set(tmp_path: Pa
     versions = [
         version("label", other_label, tmp_path),
         version("population", replace(SPEC, population="not is_open"), tmp_path),
-        version("same", replace(SPEC, rounds=70), tmp_path),
+        version("same", replace(SPEC, rounds=70, label=SPEC.label.replace(" ", "\n ")), tmp_path),
     ]
     assert other_questions(SPEC, versions, tmp_path) == {
         "label": "its label was declared otherwise",
