@@ -122,7 +122,7 @@ def model_asset(name: str) -> dg.AssetsDefinition:
             seed=house.seed,
             threads=house.training_threads,
             device=house.device,
-            journal=journal_of(house.tuning, spec, training_set),
+            journal=journal_of(house.tuning, spec, training_set, house.seed),
             progress=live_progress(context),
         )
         context.log.info("examining on %d newer rows", len(trained.test))

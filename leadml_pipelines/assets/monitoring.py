@@ -100,11 +100,11 @@ def drift_asset(name: str) -> dg.AssetsDefinition:
 
 
 def live_asset(name: str) -> dg.AssetsDefinition:
-    """The asset that judges a model by what came true of its served predictions."""
+    """The asset that judges a model's champions by what came true of their predictions."""
 
     @dg.asset(
         name=f"{name}_live_performance",
-        description=f"How well served predictions of {name} came true, beside the model's test.",
+        description=f"How well served predictions of {name} came true, beside the tests.",
         group_name=GROUP,
         kinds={"duckdb", "postgres"},
         deps=[*TABLES, f"{name}_champion"],
@@ -114,6 +114,7 @@ def live_asset(name: str) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, postgres: PostgresResource, settings: SettingsResource
     ) -> dg.MaterializeResult:
         from leadml_pipelines.features.bulk import bulk_engine
+        from leadml_pipelines.learning.questions import other_questions
         from leadml_pipelines.learning.specs import specs
         from leadml_pipelines.monitoring.enough import NotEnough
         from leadml_pipelines.monitoring.live import read_live_performance
@@ -122,7 +123,8 @@ def live_asset(name: str) -> dg.AssetsDefinition:
 
         config = settings.load()
         spec = specs(config)[name]
-        models = registry(postgres, settings)
+        versions = registry(postgres, settings).models(name)
+        not_comparable = other_questions(spec, versions, config.training_sets)
         try:
             extract = latest_extract(config.extracts)
         except NoExtractError as error:
@@ -131,19 +133,17 @@ def live_asset(name: str) -> dg.AssetsDefinition:
         table: list[list[Any]] = []
         with bulk_engine(extract, config) as engine:
             for role in ("champion", "challenger"):
-                record = models.alias(name, role)
-                if record is None:
-                    states[role] = "there is none"
-                    continue
                 found = read_live_performance(
                     postgres.url,
                     engine,
                     spec,
-                    record,
+                    versions,
                     role,
+                    not_comparable,
                     data_end=extract.data_end,
                     window=timedelta(days=config.live_window_days),
                     least=config.monitoring_min_rows,
+                    seed=config.seed,
                 )
                 if isinstance(found, NotEnough):
                     context.log.info(str(found))
@@ -151,8 +151,8 @@ def live_asset(name: str) -> dg.AssetsDefinition:
                     continue
                 record_live(postgres.url, found, utc_now())
                 states[role] = (
-                    f"{found.model_id}: {found.predictions:,} predictions of {found.entities:,} "
-                    f"entities from {found.since:%Y-%m-%d} to {found.until:%Y-%m-%d}"
+                    f"{found.who}: {found.predictions:,} predictions of {found.entities:,} "
+                    f"entities from {found.since:%Y-%m-%d} to {found.until:%Y-%m-%d}{found.remark}"
                 )
                 for metric, one in found.metrics.items():
                     cells = [one.live, one.test, one.drop, one.noise]

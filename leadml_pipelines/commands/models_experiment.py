@@ -33,6 +33,7 @@ def show_experiment(
         examine_experiment,
         thresholds_of,
     )
+    from leadml_pipelines.learning.questions import other_questions
     from leadml_pipelines.learning.registry.registry import Registry
     from leadml_pipelines.learning.specs import specs
     from leadml_pipelines.settings import Settings
@@ -51,6 +52,7 @@ def show_experiment(
                 engine,
                 extract.data_end,
                 thresholds_of(registry, name),
+                other_questions(spec, registry.models(name), settings.training_sets),
                 seed=settings.seed,
             )
     if as_json:
@@ -69,9 +71,10 @@ def print_experiment(report: Experiment, console: Console) -> None:
         range_text,
     )
     from leadml_pipelines.learning.experiment import OUTCOME
+    from leadml_pipelines.learning.served_versions import versions_text
 
     arms = [arm for arm in (report.champion, report.challenger) if arm is not None]
-    table = Table("", *(f"{arm.role}\n{arm.model_id}" for arm in arms))
+    table = Table("", *(f"{arm.role}\n{versions_text(arm.versions)}" for arm in arms))
     table.add_row("predictions", *(f"{arm.predictions:,}" for arm in arms))
     table.add_row("entities", *(f"{arm.entities:,}" for arm in arms))
     table.add_row("entities with known outcome", *(f"{arm.known_entities:,}" for arm in arms))

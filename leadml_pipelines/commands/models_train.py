@@ -67,7 +67,7 @@ def train_models(
                         threads=settings.training_threads,
                         device=settings.device,
                         progress=tell,
-                        journal=journal_of(settings.tuning, spec, rows),
+                        journal=journal_of(settings.tuning, spec, rows, settings.seed),
                     )
                 record = registry.register(trained)
                 verdict = "passed its gate" if record.passed_gate else "[red]was rejected[/]"

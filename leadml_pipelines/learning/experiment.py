@@ -10,6 +10,10 @@ weights are drawn from the uniform Dirichlet distribution, which is exponential 
 their sum, and each draw of the weights gives a draw of the figure from its posterior. It holds for
 any figure of the rows, also for ranks, where a beta-binomial knows only rates; and it draws an
 entity with all of its predictions, which are alike.
+
+A new champion may come about every night, and no champion of a day has an outcome yet. So the
+champion is a role: the challenger is held against whoever was champion while it ran. Versions that
+were trained for another question than today's do not count, nor does anybody at such a time.
 """
 
 from __future__ import annotations
@@ -28,6 +32,13 @@ from leadml_pipelines.learning.evaluation.metric_names import METRIC_NAMES, metr
 from leadml_pipelines.learning.evaluation.weighted import Scored
 from leadml_pipelines.learning.logged_predictions import count_predictions, logged_predictions
 from leadml_pipelines.learning.outcomes import with_outcomes
+from leadml_pipelines.learning.questions import refused_text
+from leadml_pipelines.learning.registry.model_records import json_ready
+from leadml_pipelines.learning.served_versions import (
+    ServedVersion,
+    served_versions,
+    versions_text,
+)
 from leadml_pipelines.learning.spec import HIGHER_IS_BETTER, ModelSpec
 from leadml_pipelines.learning.spine import Engine
 from leadml_pipelines.times import duration_text, require_utc
@@ -48,6 +59,11 @@ LEVEL = 0.95
 """How probably an interval holds the true figure."""
 OUTCOME = "outcome"
 """Mean of the labels: what happened to those whom the model answered for."""
+COMPARED = frozenset(HIGHER_IS_BETTER) - {"ece"}
+"""The metrics of an experiment. Noise always adds to a calibration error, to that of the smaller
+side more: between equal models the larger side would be ahead."""
+INSTEAD_OF_ECE = "brier"
+"""By which models that declare `ece` are compared: a mean over rows, calibration included."""
 
 _CELLS = 250_000
 """Weights computed at once."""
@@ -63,10 +79,11 @@ class ExperimentError(UserError, LookupError):
 
 @dataclass(frozen=True)
 class Arm:
-    """What one of the two models did.
+    """What one of the two sides did.
 
     Attributes:
-        model_id: The model.
+        model_id: The model; of several champions the newest.
+        versions: All that were in this role, by their first prediction.
         role: What it was in the experiment: champion or challenger.
         predictions: Predictions that a lot gave it.
         entities: Entities that these were about.
@@ -78,6 +95,7 @@ class Arm:
     """
 
     model_id: str
+    versions: tuple[ServedVersion, ...]
     role: str
     predictions: int
     entities: int
@@ -93,7 +111,7 @@ class Experiment:
 
     Attributes:
         name: Name of the model.
-        metric: The metric of its declaration, by which the two are compared.
+        metric: The metric by which the two are compared: that of its declaration, but for `ece`.
         champion: One side; None while it has no prediction.
         challenger: The other side, likewise.
         first_at: The first prediction of the experiment; None if there is none.
@@ -103,6 +121,9 @@ class Experiment:
         chance_better: Probability that the challenger's metric is the better one; None while a side
             has no figure.
         needed: Entities with a known outcome that each side needs, about.
+        not_comparable: By model id, why a version is not compared: it was trained for another
+            question than today's.
+        left_out: Rows that do not count because at their time one side was such a version.
         verdict: What to make of it, in plain words.
     """
 
@@ -116,14 +137,14 @@ class Experiment:
     differences: Mapping[str, Figure]
     chance_better: float | None
     needed: int
+    not_comparable: Mapping[str, str]
+    left_out: int
     verdict: str
 
     def document(self) -> dict[str, Any]:
         """All of it, fit for JSON."""
-        content = asdict(self)
-        for name in ("first_at", "last_at", "data_end"):
-            content[name] = None if content[name] is None else content[name].isoformat()
-        return content
+        document: dict[str, Any] = json_ready(asdict(self))
+        return document
 
 
 class Record(Protocol):
@@ -193,6 +214,7 @@ def examine_experiment(
     engine: Engine,
     data_end: datetime,
     thresholds: Mapping[str, float],
+    not_comparable: Mapping[str, str],
     *,
     seed: int = 7,
 ) -> Experiment:
@@ -205,6 +227,8 @@ def examine_experiment(
         engine: Has the tables that the label reads.
         data_end: Up to when these tables tell what happened.
         thresholds: Of each model id, the probability from which it says yes; 0.5 if not given.
+        not_comparable: Of model ids, why they are not to be judged by today's label (see
+            `questions.other_questions`).
         seed: Of the draws.
 
     Raises:
@@ -213,7 +237,7 @@ def examine_experiment(
     rows = logged_predictions(url, spec.name, experiment=experiment, first_of_day=True)
     told = with_outcomes(rows, spec, engine, data_end)
     counts = count_predictions(url, spec.name, experiment)
-    return compare(spec, told, counts, data_end, thresholds, seed=seed)
+    return compare(spec, told, counts, data_end, thresholds, not_comparable, seed=seed)
 
 
 def compare(
@@ -222,39 +246,42 @@ def compare(
     counts: Mapping[str, tuple[int, int]],
     data_end: datetime,
     thresholds: Mapping[str, float],
+    not_comparable: Mapping[str, str],
     *,
     seed: int = 7,
 ) -> Experiment:
-    """Compare the two models of an experiment.
-
-    Where the champion was exchanged on the way, the newest one is compared.
+    """Compare the challenger with whoever was champion while it ran.
 
     Args:
         spec: Declares the model.
         rows: The columns of `leadml.predictions`, of one experiment, and `label`.
-        counts: Predictions and entities of each model id.
+        counts: Predictions and entities of each role.
         data_end: Up to when outcomes are known.
         thresholds: Of each model id.
+        not_comparable: Of model ids, why they are not to be judged by these labels.
         seed: Of the draws.
     """
-    sides: dict[str, pd.DataFrame] = {}
-    for role in ("champion", "challenger"):
-        its = rows[rows["role"] == role]
-        if len(its):
-            newest = its["model_id"].iloc[int(its["predicted_at"].argmax())]
-            sides[role] = its[its["model_id"] == newest]
-    known = {role: its[its["label"].notna()] for role, its in sides.items()}
+    metric = INSTEAD_OF_ECE if spec.metric == "ece" else spec.metric
+    counted = rows[_comparable(rows, not_comparable)]
+    sides, known = (
+        {role: its for role in ("champion", "challenger") if len(its := of[of["role"] == role])}
+        for of in (rows, counted[counted["label"].notna()])
+    )
+    known = {role: known.get(role, its[:0]) for role, its in sides.items()}
     point, draws = _figures(spec, known, thresholds, seed)
     arms = {
         role: _arm(role, sides[role], its, counts, point.get(role, {}), draws.get(role, {}))
         for role, its in known.items()
     }
-    differences, chance = _differences(spec, point, draws)
+    differences, chance = _differences(metric, point, draws)
     champion, challenger = arms.get("champion"), arms.get("challenger")
     needed = _needed(spec, list(known.values()))
+    met = set(rows["model_id"])
+    refused = {model_id: why for model_id, why in not_comparable.items() if model_id in met}
+    verdict = _verdict(spec, metric, champion, challenger, known, chance, needed)
     return Experiment(
         spec.name,
-        spec.metric,
+        metric,
         champion,
         challenger,
         rows["predicted_at"].min().to_pydatetime() if len(rows) else None,
@@ -263,8 +290,29 @@ def compare(
         differences,
         chance,
         needed,
-        _verdict(spec, champion, challenger, known, chance, needed),
+        refused,
+        len(rows) - len(counted),
+        "; ".join([verdict, *_refusal(refused, len(rows) - len(counted))]),
     )
+
+
+def _comparable(rows: pd.DataFrame, not_comparable: Mapping[str, str]) -> npt.NDArray[np.bool_]:
+    """Which rows are of times when both sides answered today's question.
+
+    With a champion of another question go the challenger's rows of its time: the two sides would
+    else speak for different times.
+    """
+    kept = np.ones(len(rows), np.bool_)
+    for version in served_versions(rows[rows["model_id"].isin(list(not_comparable))]):
+        kept &= ~rows["predicted_at"].between(version.first_at, version.last_at).to_numpy(bool)
+    return kept
+
+
+def _refusal(refused: Mapping[str, str], rows: int) -> list[str]:
+    if not refused:
+        return []
+    named = refused_text(refused)
+    return [f"not comparable, so that {rows:,} rows of their times do not count: {named}"]
 
 
 def _figures(
@@ -279,7 +327,7 @@ def _figures(
     codes = {name: at for at, name in enumerate(names)}
     scored, labels, weights, places = {}, {}, {}, {}
     for role, its in sides.items():
-        threshold = thresholds.get(str(its["model_id"].iloc[0]), 0.5)
+        threshold = its["model_id"].map(lambda of: thresholds.get(of, 0.5)).to_numpy(np.float64)
         labels[role] = its["label"].to_numpy(np.float64)
         values = its["value"].to_numpy(np.float64)
         scored[role] = Scored(spec.objective, labels[role], values, threshold)
@@ -289,7 +337,7 @@ def _figures(
 
     def measure(role: str, factors: Values) -> dict[str, Values]:
         each = factors * weights[role]
-        found = scored[role].measure(each, HIGHER_IS_BETTER)
+        found = scored[role].measure(each, COMPARED)
         return found | {OUTCOME: each @ labels[role] / each.sum(-1)}
 
     point = {
@@ -324,10 +372,11 @@ def _arm(
     point: Mapping[str, float],
     draws: Mapping[str, Values],
 ) -> Arm:
-    model_id = str(its["model_id"].iloc[0])
-    predictions, entities = counts.get(model_id, (len(its), its["entity_id"].nunique()))
+    versions = served_versions(its)
+    predictions, entities = counts.get(role, (len(its), its["entity_id"].nunique()))
     return Arm(
-        model_id,
+        versions[-1].model_id,
+        versions,
         role,
         predictions,
         entities,
@@ -339,17 +388,17 @@ def _arm(
 
 
 def _differences(
-    spec: ModelSpec,
+    metric: str,
     point: Mapping[str, Mapping[str, float]],
     draws: Mapping[str, Mapping[str, Values]],
 ) -> tuple[dict[str, Figure], float | None]:
     old, new = point.get("champion", {}), point.get("challenger", {})
     gaps = {n: draws["challenger"][n] - draws["champion"][n] for n in new if n in old}
     differences = {name: _figure(new[name] - old[name], gap) for name, gap in gaps.items()}
-    if spec.metric not in gaps:
+    if metric not in gaps:
         return differences, None
-    gap = gaps[spec.metric][np.isfinite(gaps[spec.metric])]
-    ahead = gap if spec.higher_is_better else -gap
+    gap = gaps[metric][np.isfinite(gaps[metric])]
+    ahead = gap if HIGHER_IS_BETTER[metric] else -gap
     return differences, float(np.mean(ahead > 0) + np.mean(ahead == 0) / 2)
 
 
@@ -380,6 +429,7 @@ def _enough(spec: ModelSpec, known: pd.DataFrame) -> bool:
 
 def _verdict(
     spec: ModelSpec,
+    metric: str,
     champion: Arm | None,
     challenger: Arm | None,
     known: Mapping[str, pd.DataFrame],
@@ -395,11 +445,10 @@ def _verdict(
             f"not enough outcomes yet: {fewer.known_entities} of about {needed} needed, of the "
             f"{fewer.role}; an outcome is known {duration_text(spec.horizon)} after the prediction"
         )
-    figures = [
-        metric_text(spec.metric, arm.figures[spec.metric]["value"])
-        for arm in (challenger, champion)
-    ]
-    told = f"{METRIC_NAMES[spec.metric]} {figures[0]} against {figures[1]}"
+    figures = [metric_text(metric, arm.figures[metric]["value"]) for arm in (challenger, champion)]
+    told = f"{METRIC_NAMES[metric]} {figures[0]} against {figures[1]}"
+    if len(champion.versions) > 1:
+        told += f" of the champion ({versions_text(champion.versions)})"
     if chance >= SURE:
         return (
             f"the challenger is better with a chance of {_percent(chance)}: {told}; "

@@ -32,7 +32,8 @@ def logged_predictions(
         since: From when on; None: from the first one.
         until: Up to when; None: to the last one.
         experiment: Only those made while this challenger ran, by whichever of the two.
-        first_of_day: Of each entity and model version only the first prediction of a UTC day.
+        first_of_day: Of each entity, model version and role only the first prediction of a UTC
+            day.
 
     Returns:
         The columns of the table; times with their zone, numbers that are missing as NaN.
@@ -44,7 +45,8 @@ def logged_predictions(
 
     distinct, order = "", "predicted_at, prediction_id"
     if first_of_day:
-        groups = "model_id, entity_type, entity_id, date_trunc('day', predicted_at, 'UTC')"
+        day = "date_trunc('day', predicted_at, 'UTC')"
+        groups = f"model_id, role, entity_type, entity_id, {day}"
         distinct, order = f"DISTINCT ON ({groups})", f"{groups}, {order}"
     query = (
         f"SELECT {distinct} * FROM leadml.predictions "  # noqa: S608 - written above
@@ -70,7 +72,7 @@ def logged_predictions(
 
 
 def count_predictions(url: str, name: str, experiment: str) -> dict[str, tuple[int, int]]:
-    """How many predictions of an experiment each model made, and about how many entities.
+    """How many predictions of an experiment were made in each role, and about how many entities.
 
     Args:
         url: PostgreSQL, migrated.
@@ -78,12 +80,12 @@ def count_predictions(url: str, name: str, experiment: str) -> dict[str, tuple[i
         experiment: The challenger's model id.
 
     Returns:
-        Predictions and entities by model id.
+        Predictions and entities by role.
     """
     with connect(url) as connection:
         rows = connection.execute(
-            "SELECT model_id, count(*), count(DISTINCT entity_id) FROM leadml.predictions "
-            "WHERE model_name = %s AND experiment = %s GROUP BY model_id",
+            "SELECT role, count(*), count(DISTINCT entity_id) FROM leadml.predictions "
+            "WHERE model_name = %s AND experiment = %s GROUP BY role",
             (name, experiment),
         )
-        return {model_id: (predictions, entities) for model_id, predictions, entities in rows}
+        return {role: (predictions, entities) for role, predictions, entities in rows}

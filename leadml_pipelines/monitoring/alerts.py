@@ -97,7 +97,7 @@ def judge(
 
     Args:
         drift: The newest comparison of each model.
-        live: The newest judgement of each champion.
+        live: The newest judgement of each model's champions.
         serving: Figures of the last day.
         training: How training went.
         limits: From where on rules fire.
@@ -183,9 +183,12 @@ def _metric(
         one = found.metrics.get(metric)
         if one is None:
             continue
-        where = f"on {found.predictions:,} predictions of {found.entities:,} entities"
+        where = (
+            f"on {found.predictions:,} predictions of {found.entities:,} entities from "
+            f"{found.since:%Y-%m-%d} to {found.until:%Y-%m-%d}"
+        )
         if one.test is None or one.drop is None or one.noise is None:
-            reason = NotEnough(f"{found.model_id} has no test figure to hold {title} against")
+            reason = NotEnough(f"{found.who}: there is no test figure to hold {title} against")
             judged.append(Judgement(rule, name, False, f"{name}: {reason}"))
             continue
         firing = one.worse(limits.performance_drop)
@@ -195,13 +198,12 @@ def _metric(
                 rule,
                 name,
                 firing,
-                f"{name}: {title} of {found.model_id} is {one.live:.3f} {where}, "
-                f"{abs(one.drop):.1%} {direction} than in its test ({one.test:.3f}); "
-                f"{one.noise:.1%} may be chance",
+                f"{name}: {title} of the {found.role} ({found.who}) is {one.live:.3f} {where}, "
+                f"{abs(one.drop):.1%} {direction} than in the test ({one.test:.3f}); "
+                f"{one.noise:.1%} may be chance{found.remark}",
                 one.drop,
                 limits.performance_drop,
                 RULES[rule].severity,
-                (found.model_id,),
             )
         )
     if not judged and rule == "ranking":

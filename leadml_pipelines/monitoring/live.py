@@ -1,24 +1,45 @@
-"""How well served predictions came true, beside what the model's test promised.
+"""How well served predictions came true, beside what the models' tests promised.
 
-The predictions are those whose horizon is over, of each entity and model version the first one of a
+A new champion may come about every night, and an outcome is known only after the horizon, weeks
+later. So a role is judged and not a version: all versions that were champion in the window, each
+row held against the test of its own version. Versions that were trained for another question than
+today's are left out, and that is said.
+
+The predictions are those whose horizon is over, of each entity, version and role the first one of a
 UTC day, so that a caller who asks again and again does not count for more. Rows of one entity are
-no independent evidence; so noise is reckoned from the number of entities, not of rows.
+no independent evidence, and some are asked about daily and others once; so noise comes from
+resamples of entities with all of their rows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from leadml_pipelines.learning.evaluation.intervals import (
+    RESAMPLES,
+    Measured,
+    Resamples,
+    draw,
+    interval,
+    measure,
+)
+from leadml_pipelines.learning.evaluation.weighted import Scored
 from leadml_pipelines.learning.logged_predictions import logged_predictions
 from leadml_pipelines.learning.outcomes import with_outcomes
+from leadml_pipelines.learning.questions import refused_text
 from leadml_pipelines.learning.registry.registry import ModelRecord
+from leadml_pipelines.learning.served_versions import (
+    ServedVersion,
+    served_versions,
+    versions_text,
+)
 from leadml_pipelines.learning.spec import ModelSpec
 from leadml_pipelines.learning.spine import Engine
 from leadml_pipelines.monitoring.enough import NotEnough
@@ -26,12 +47,12 @@ from leadml_pipelines.monitoring.enough import NotEnough
 if TYPE_CHECKING:
     import pandas as pd
 
+METRICS = ("accuracy", "roc_auc", "brier", "spearman", "mae")
+"""What is measured, as far as it is defined for the kind of model."""
 WATCHED = ("accuracy", "roc_auc", "spearman")
 """Metrics that are compared with the test, where a greater value is better."""
 LEAST_OF_A_CLASS = 10
 """Entities of either outcome without which a classifier is not judged."""
-Z = 1.96
-"""A difference of so many standard errors is beyond noise."""
 
 Vector = npt.NDArray[np.float64]
 
@@ -42,11 +63,12 @@ class LiveMetric:
 
     Attributes:
         live: On served predictions whose outcome is known.
-        test: On the model's test rows; None where it was not measured.
+        test: On the versions' test rows, the mean over the served rows of each version's figure;
+            None where one was not measured.
         drop: By what share of the test's figure the live one is lower; negative when it is
             higher; None without a test, and for metrics that are not watched.
-        noise: By what share it may be lower by chance: 1.96 standard errors of the difference;
-            None where that can't be told.
+        noise: By what share it may be lower by chance: half the length of the 95 % interval of the
+            difference; None where that can't be told.
     """
 
     live: float
@@ -63,11 +85,10 @@ class LiveMetric:
 
 @dataclass(frozen=True)
 class LivePerformance:
-    """One model version on served predictions.
+    """A role's versions on served predictions.
 
     Attributes:
         model_name: Name of the model.
-        model_id: The version.
         role: `champion` or `challenger`.
         since: Of predictions from then on.
         until: Up to when predictions were made whose outcome is known.
@@ -75,40 +96,60 @@ class LivePerformance:
         entities: Of how many.
         metrics: By name; `accuracy`, `roc_auc` and `brier` of a classifier, `spearman` and `mae`
             of a regression.
+        versions: Who made them, by the first prediction; at least one.
+        not_comparable: By model id, why a version's predictions are left out.
+        left_out: How many predictions that are.
     """
 
     model_name: str
-    model_id: str
     role: str
     since: datetime
     until: datetime
     predictions: int
     entities: int
     metrics: Mapping[str, LiveMetric]
+    versions: tuple[ServedVersion, ...]
+    not_comparable: Mapping[str, str] = field(default_factory=dict)
+    left_out: int = 0
+
+    @property
+    def who(self) -> str:
+        """The versions in words."""
+        return versions_text(self.versions)
+
+    @property
+    def remark(self) -> str:
+        """What was left out, as the end of a sentence; nothing where nothing was."""
+        return _remark(self.left_out, self.not_comparable)
 
 
 def read_live_performance(
     url: str,
     engine: Engine,
     spec: ModelSpec,
-    record: ModelRecord,
+    records: Sequence[ModelRecord],
     role: str,
+    not_comparable: Mapping[str, str],
     *,
     data_end: datetime,
     window: timedelta,
     least: int,
+    seed: int,
 ) -> LivePerformance | NotEnough:
-    """Judge a model version by what came true of its served predictions.
+    """Judge a role by what came true of its served predictions.
 
     Args:
         url: PostgreSQL, whose log of predictions is read.
         engine: Over the newest extract, for the outcomes.
         spec: The model's declaration.
-        record: The version.
-        role: In which role it answered.
+        records: The registered versions.
+        role: `champion` or `challenger`.
+        not_comparable: Of model ids, why they are not to be judged by today's label (see
+            `questions.other_questions`).
         data_end: Up to when the extract tells what happened.
         window: How far back predictions count, from the newest whose horizon is over.
         least: Fewest entities that are worth a judgement.
+        seed: Of the resamples.
     """
     until = data_end - spec.horizon
     since = until - window
@@ -116,142 +157,144 @@ def read_live_performance(
     logged = logged_predictions(
         url, spec.name, since, until + timedelta(microseconds=1), first_of_day=True
     )
-    mine = logged[(logged["model_id"] == record.model_id) & (logged["role"] == role)]
+    mine = logged[logged["role"] == role]
     known = with_outcomes(mine, spec, engine, data_end).dropna(subset=["label", "value"])
-    return live_performance(spec, record, role, known, since=since, until=until, least=least)
+    return live_performance(
+        spec,
+        records,
+        role,
+        known,
+        not_comparable,
+        since=since,
+        until=until,
+        least=least,
+        seed=seed,
+    )
 
 
 def live_performance(
     spec: ModelSpec,
-    record: ModelRecord,
+    records: Sequence[ModelRecord],
     role: str,
     known: pd.DataFrame,
+    not_comparable: Mapping[str, str],
     *,
     since: datetime,
     until: datetime,
     least: int,
+    seed: int,
 ) -> LivePerformance | NotEnough:
     """Metrics of predictions whose outcome is known.
 
     Args:
         spec: Says what kind of model this is.
-        record: Has the test's figures.
-        role: In which role the model answered.
-        known: `entity_id`, `value`, `prediction` and `label`, one row for each prediction.
+        records: Have the tests' figures.
+        role: In which role the versions answered.
+        known: `entity_id`, `model_id`, `predicted_at`, `value`, `prediction` and `label`, one row
+            for each prediction.
+        not_comparable: Of model ids, why their rows don't count.
         since: Of predictions from then on.
         until: Of predictions up to then.
         least: Fewest entities that are worth a judgement.
+        seed: Of the resamples.
     """
-    entities = int(known["entity_id"].nunique())
+    tested = {record.model_id: record for record in records}
+    refused = {
+        model_id: not_comparable.get(model_id, "it is not registered")
+        for model_id in known["model_id"].unique()
+        if model_id in not_comparable or model_id not in tested
+    }
+    counted = known[~known["model_id"].isin(list(refused))]
+    left_out = len(known) - len(counted)
+    entities = int(counted["entity_id"].nunique())
     if entities < least:
         return NotEnough(
-            f"outcomes are known of {entities:,} entities that {record.model_id} answered for up "
-            f"to {until:%Y-%m-%d %H:%M} UTC, and {least:,} are needed (its horizon is "
-            f"{spec.horizon.days} days)"
+            f"outcomes are known of {entities:,} entities that a {role} of {spec.name} answered "
+            f"for up to {until:%Y-%m-%d %H:%M} UTC, and {least:,} are needed (the horizon is "
+            f"{spec.horizon.days} days){_remark(left_out, refused)}"
         )
+    versions = served_versions(counted)
+    who = f"entities that the {role} ({versions_text(versions)}) answered for"
+    one_sided = _one_sided(spec, counted, who)
+    if one_sided:
+        return NotEnough(one_sided + _remark(left_out, refused))
+    resamples = draw(counted["entity_id"].to_numpy(), seed=seed, resamples=RESAMPLES)
+    measured = measure(_scored(spec, counted), resamples, METRICS)
+    served = [tested[version.model_id] for version in versions]
+    metrics = {name: _beside_test(name, measured, counted, served, resamples) for name in METRICS}
+    return LivePerformance(
+        spec.name,
+        role,
+        since,
+        until,
+        len(counted),
+        entities,
+        {name: metric for name, metric in metrics.items() if metric is not None},
+        versions,
+        refused,
+        left_out,
+    )
+
+
+def _one_sided(spec: ModelSpec, known: pd.DataFrame, who: str) -> str:
+    """Why the outcomes are too alike to tell anything; nothing where they are not."""
+    happened = known.groupby("entity_id")["label"].max() > 0
+    if spec.objective != "classification":
+        alike = known["label"].nunique() < 2
+        return f"of {len(happened):,} {who} the same came true of all" if alike else ""
+    positive = int(happened.sum())
+    if min(positive, len(happened) - positive) >= LEAST_OF_A_CLASS:
+        return ""
+    return (
+        f"{positive:,} of {len(happened):,} {who} turned out positive, and {LEAST_OF_A_CLASS} of "
+        "either outcome are needed"
+    )
+
+
+def _scored(spec: ModelSpec, known: pd.DataFrame) -> Scored:
     labels = known["label"].to_numpy(np.float64)
     values = known["value"].to_numpy(np.float64)
-    if spec.objective == "classification":
-        happened = known.groupby("entity_id")["label"].max() > 0
-        positive = int(happened.sum())
-        if min(positive, entities - positive) < LEAST_OF_A_CLASS:
-            return NotEnough(
-                f"{positive:,} of {entities:,} entities that {record.model_id} answered for turned "
-                f"out positive, and {LEAST_OF_A_CLASS} of either outcome are needed"
-            )
-        answers = known["prediction"].to_numpy(np.float64)
-        live = {
-            "accuracy": float(np.mean(answers == labels)),
-            "roc_auc": _auc(labels, values),
-            "brier": float(np.mean((values - labels) ** 2)),
-        }
-    else:
-        positive = 0
-        live = {
-            "spearman": _spearman(labels, values),
-            "mae": float(np.mean(np.abs(labels - values))),
-        }
-    metrics = {
-        name: _beside_test(name, value, record, positive, entities) for name, value in live.items()
-    }
-    return LivePerformance(
-        record.name, record.model_id, role, since, until, len(known), entities, metrics
-    )
+    # Accuracy is that of the answers that were given, whatever the threshold of that version was.
+    yes = known["prediction"].to_numpy(np.float64) > 0
+    return Scored(spec.objective, labels, values, np.where(yes, -np.inf, np.inf))
 
 
 def _beside_test(
-    name: str, live: float, record: ModelRecord, positive: int, entities: int
-) -> LiveMetric:
-    test = record.metrics
-    promised = test.get(name)
-    if promised is None:
+    name: str,
+    measured: Measured,
+    known: pd.DataFrame,
+    served: Sequence[ModelRecord],
+    resamples: Resamples,
+) -> LiveMetric | None:
+    live = measured.point.get(name)
+    if live is None:
+        return None
+    if any(record.metrics.get(name) is None for record in served):
         return LiveMetric(live)
-    promised = float(promised)
-    if name not in WATCHED or promised <= 0:
-        return LiveMetric(live, promised)
-    error = math.hypot(
-        standard_error(name, live, positive, entities),
-        _test_error(name, promised, record),
-    )
-    noise = Z * error / promised if math.isfinite(error) else None
-    return LiveMetric(live, promised, (promised - live) / promised, noise)
+    promises = {record.model_id: float(record.metrics[name]) for record in served}
+    promised = known["model_id"].map(promises).to_numpy(np.float64)
+    test = float(promised.mean())
+    if name not in WATCHED or test <= 0:
+        return LiveMetric(live, test)
+    drop = (test - live) / test
+    # A resample draws versions along with the entities that they answered for.
+    means = np.concatenate([each @ promised / each.sum(-1) for each in resamples.blocks()])
+    gap = interval(name, live - test, measured.draws[name] - means, signed=True)
+    errors = {record.model_id: _test_error(name, record) for record in served}
+    if gap is None or None in errors.values():
+        return LiveMetric(live, test, drop)
+    # Versions of one week share most of their test rows: their errors do not cancel out.
+    error = float(known["model_id"].map(errors).astype(np.float64).mean())
+    return LiveMetric(live, test, drop, math.hypot((gap["high"] - gap["low"]) / 2, error) / test)
 
 
-def _test_error(name: str, value: float, record: ModelRecord) -> float:
-    """Standard error of the test's figure: of its bootstrap interval, else in closed form.
-
-    The bootstrap draws leads with all of their rows; the closed form takes rows for independent.
-    """
-    evaluation: Mapping[str, Any] = getattr(record, "evaluation", None) or {}
-    interval = evaluation.get("model", {}).get(name)
-    if interval and interval.get("low") is not None and interval.get("high") is not None:
-        return float(interval["high"] - interval["low"]) / (2 * Z)
-    test = record.metrics
-    return standard_error(name, value, int(test.get("positives", 0)), int(test.get("rows", 0)))
+def _test_error(name: str, record: ModelRecord) -> float | None:
+    """Half the length of the interval of the test's figure; None where the registry has none."""
+    found = record.evaluation.get("model", {}).get(name)
+    return float(found["high"] - found["low"]) / 2 if found else None
 
 
-def standard_error(name: str, value: float, positive: int, rows: int) -> float:
-    """Standard error of a watched metric, in closed form; infinite where nothing is known.
-
-    ROC AUC: Hanley and McNeil, *The meaning and use of the area under a ROC curve* (Radiology,
-    1982). Accuracy: a share. Spearman: Fisher's transformation with the factor 1.06 of Fieller,
-    Hartley and Pearson (Biometrika, 1957).
-
-    Args:
-        name: One of `WATCHED`.
-        value: The metric.
-        positive: Independent rows with a positive outcome.
-        rows: Independent rows in all.
-    """
-    if name == "spearman":
-        return math.sqrt(1.06 / (rows - 3)) * (1 - value**2) if rows > 3 else math.inf
-    if name == "accuracy":
-        return math.sqrt(max(value * (1 - value), 1 / (4 * rows)) / rows) if rows else math.inf
-    negative = rows - positive
-    if positive < 1 or negative < 1:
-        return math.inf
-    both, twice = value / (2 - value), 2 * value**2 / (1 + value)
-    variance = (
-        value * (1 - value)
-        + (positive - 1) * (both - value**2)
-        + (negative - 1) * (twice - value**2)
-    ) / (positive * negative)
-    return math.sqrt(max(variance, 0.0))
-
-
-def _auc(labels: Vector, values: Vector) -> float:
-    from scipy.stats import rankdata
-
-    positive = labels > 0
-    count, others = int(positive.sum()), int((~positive).sum())
-    above = rankdata(values)[positive].sum() - count * (count + 1) / 2
-    return float(above / (count * others))
-
-
-def _spearman(labels: Vector, values: Vector) -> float:
-    """Predictions or outcomes that are all equal rank nothing: a correlation of 0."""
-    from scipy.stats import rankdata
-
-    if np.ptp(values) == 0 or np.ptp(labels) == 0:
-        return 0.0
-    return float(np.corrcoef(rankdata(labels), rankdata(values))[0, 1])
+def _remark(left_out: int, refused: Mapping[str, str]) -> str:
+    if not refused:
+        return ""
+    return f"; {left_out:,} predictions are not comparable, of {refused_text(refused)}"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from leadml_pipelines.learning.registry.model_records import json_ready
+from leadml_pipelines.learning.served_versions import ServedVersion
 from leadml_pipelines.monitoring.drift import ColumnDrift
 from leadml_pipelines.monitoring.live import LiveMetric, LivePerformance
 from leadml_pipelines.postgres import connect
@@ -95,18 +97,20 @@ def newest_drift(url: str, name: str, model_id: str, since: datetime) -> DriftRe
 
 
 def record_live(url: str, found: LivePerformance, now: datetime) -> None:
-    """Keep a judgement; one of the same version, role and moment is replaced."""
+    """Keep a judgement; one of the same newest version, role and moment is replaced."""
     with connect(url) as connection:
         connection.execute(
             "INSERT INTO leadml.live_performance (model_name, model_id, role, since, until,"
-            " recorded_at, predictions, entities, metrics)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " recorded_at, predictions, entities, metrics, versions, not_comparable, left_out)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
             " ON CONFLICT (model_id, role, until) DO UPDATE SET since = excluded.since,"
             " recorded_at = excluded.recorded_at, predictions = excluded.predictions,"
-            " entities = excluded.entities, metrics = excluded.metrics",
+            " entities = excluded.entities, metrics = excluded.metrics,"
+            " versions = excluded.versions, not_comparable = excluded.not_comparable,"
+            " left_out = excluded.left_out",
             (
                 found.model_name,
-                found.model_id,
+                found.versions[-1].model_id,
                 found.role,
                 found.since,
                 found.until,
@@ -114,20 +118,37 @@ def record_live(url: str, found: LivePerformance, now: datetime) -> None:
                 found.predictions,
                 found.entities,
                 Jsonb({name: asdict(metric) for name, metric in found.metrics.items()}),
+                Jsonb(json_ready([asdict(version) for version in found.versions])),
+                Jsonb(dict(found.not_comparable)),
+                found.left_out,
             ),
         )
 
 
-def newest_live(url: str, model_id: str, role: str, since: datetime) -> LivePerformance | None:
-    """The last judgement of a model version in a role; None if that was before `since`."""
+def newest_live(url: str, name: str, role: str, since: datetime) -> LivePerformance | None:
+    """The last judgement of a model's role; None if that was before `since`.
+
+    Of the role and not of the version that has it now: that one came about last night, and has no
+    outcome yet.
+    """
     with connect(url, row_factory=dict_row) as connection:
         row = connection.execute(
-            "SELECT model_name, model_id, role, since, until, predictions, entities, metrics"
-            " FROM leadml.live_performance WHERE model_id = %s AND role = %s"
-            " AND recorded_at >= %s ORDER BY until DESC LIMIT 1",
-            (model_id, role, require_utc(since, "since")),
+            "SELECT model_name, role, since, until, predictions, entities, metrics, versions,"
+            " not_comparable, left_out FROM leadml.live_performance WHERE model_name = %s"
+            " AND role = %s AND recorded_at >= %s AND versions <> '[]'"
+            " ORDER BY recorded_at DESC LIMIT 1",
+            (name, role, require_utc(since, "since")),
         ).fetchone()
     if row is None:
         return None
-    metrics = {name: LiveMetric(**metric) for name, metric in row["metrics"].items()}
-    return LivePerformance(**{**row, "metrics": metrics})
+    metrics = {metric: LiveMetric(**figures) for metric, figures in row["metrics"].items()}
+    versions = tuple(
+        ServedVersion(
+            one["model_id"],
+            datetime.fromisoformat(one["first_at"]),
+            datetime.fromisoformat(one["last_at"]),
+            one["predictions"],
+        )
+        for one in row["versions"]
+    )
+    return LivePerformance(**{**row, "metrics": metrics, "versions": versions})

@@ -26,6 +26,13 @@ class Rule:
     what_to_do: str
 
 
+_LIVE = (
+    "the predictions are as old as the horizon, and the champion of today is perhaps none of the "
+    "versions named: look at <model>_live_performance and at drift since then, compare with "
+    "`leadml models show`, mend what broke and train again; `leadml models rollback` helps only "
+    "where the version before the last promotion was better"
+)
+
 RULES: Mapping[str, Rule] = {
     rule.name: rule
     for rule in (
@@ -38,17 +45,16 @@ RULES: Mapping[str, Rule] = {
         ),
         Rule(
             "accuracy",
-            "accuracy on served predictions is lower than in the model's test",
+            "accuracy of the champions on served predictions is lower than in their tests",
             "critical",
-            "compare with `leadml models show`; if the last promotion did it, "
-            "`leadml models rollback`, else find the drift and train again",
+            _LIVE,
         ),
         Rule(
             "ranking",
-            "ROC AUC (Spearman for values) on served predictions is lower than in the test",
+            "ROC AUC (Spearman for values) of the champions on served predictions is lower than in "
+            "their tests",
             "critical",
-            "compare with `leadml models show`; if the last promotion did it, "
-            "`leadml models rollback`, else find the drift and train again",
+            _LIVE,
         ),
         Rule(
             "stale_share",

@@ -50,8 +50,8 @@ def watch(
             f"{champion.model_id} was not compared with a snapshot {days}; "
             f"materialize {name}_drift, which says why"
         )
-        live[name] = newest_live(url, champion.model_id, "champion", since) or NotEnough(
-            f"{champion.model_id} was not judged by outcomes {days}; "
+        live[name] = newest_live(url, name, "champion", since) or NotEnough(
+            f"the champions of {name} were not judged by outcomes {days}; "
             f"materialize {name}_live_performance, which says why"
         )
     return judge(

@@ -16,13 +16,13 @@ import structlog
 
 from leadml_pipelines.errors import UserError
 from leadml_pipelines.learning.model import Aligner, LoadedModel, load_model
+from leadml_pipelines.learning.population import Population
 from leadml_pipelines.learning.registry.signing import SigningKey
 from leadml_pipelines.online.format import Rows, Schema
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving.answers import Answers
 from leadml_pipelines.serving.assignment import challenged
 from leadml_pipelines.serving.metrics import Metrics
-from leadml_pipelines.serving.population import Population
 from leadml_pipelines.times import utc_now
 
 ROLE = "champion"

@@ -20,7 +20,10 @@ from leadml_pipelines.assets.monitoring import (
 )
 from leadml_pipelines.automation.jobs import nightly_training
 from leadml_pipelines.learning.registry.registry import ModelRecord, Registry
+from leadml_pipelines.learning.served_versions import ServedVersion
 from leadml_pipelines.learning.specs import SPECS
+from leadml_pipelines.monitoring.live import LiveMetric, LivePerformance
+from leadml_pipelines.monitoring.records import record_live
 from leadml_pipelines.monitoring.rules import RULES
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.resources.connections import (
@@ -117,6 +120,47 @@ def test_on_the_first_day_nothing_fails_and_everything_says_what_is_missing(
 def test_before_the_first_extract_there_are_no_outcomes(postgres_url: str) -> None:
     found = metadata_of(run(postgres_url, live_assets[CHURN]))
     assert found["outcome"].startswith("not enough yet: there is no extract")
+
+
+def test_champions_are_judged_whoever_is_champion_now_and_by_their_own_question(
+    postgres_url: str, home: Path, champion: ModelRecord
+) -> None:
+    world_of("a").load(postgres_url)
+    extract = extract_sources(postgres_url, Settings().extracts, clock="data")
+    shutil.copy(empty_graph_metrics(home / "no_graph"), extract.path)
+    made = extract.data_end - SPECS["churn"].horizon - timedelta(days=1)
+    ids = [f"l{n}" for n in range(300)]
+    add_predictions(postgres_url, ids, made, model_id=champion.model_id)
+    # It was trained by a declaration of its own.
+    found = metadata_of(run(postgres_url, live_assets[CHURN]))
+    assert "outcomes are known of 0 entities that a champion of churn" in found["champion"]
+    assert (
+        f"300 predictions are not comparable, of {champion.model_id} "
+        "(its horizon is 20d, now it is 60d)"
+    ) in found["champion"]
+    with connect(postgres_url) as connection:
+        connection.execute("TRUNCATE leadml.model_aliases")
+        connection.execute("UPDATE leadml.models SET spec_hash = %s", (SPECS["churn"].hash,))
+    found = metadata_of(run(postgres_url, live_assets[CHURN]))
+    assert (
+        f"of 300 entities that the champion ({champion.model_id}) answered for turned out positive"
+    ) in found["champion"]
+
+
+def test_champions_of_earlier_nights_that_were_wrong_are_an_alert_under_the_champion_of_today(
+    postgres_url: str, champion: ModelRecord
+) -> None:
+    now = utc_now()
+    since, until = now - timedelta(days=90), now - timedelta(days=60)
+    versions = tuple(
+        ServedVersion(f"churn_{night}", since, until, 300) for night in ("first", "last")
+    )
+    worse = {"accuracy": LiveMetric(0.7, 0.85, 0.176, 0.04), "roc_auc": LiveMetric(0.9, 0.9, 0, 0)}
+    found = LivePerformance("churn", "champion", since, until, 600, 500, worse, versions)
+    record_live(postgres_url, found, now)
+    result = run(postgres_url, alerts)
+    assert failed(result) == ["accuracy"]
+    assert "2 versions, churn_first" in (checks(result)["accuracy"].description or "")
 
 
 def test_planted_drift_is_found_and_named_and_nothing_else_is(

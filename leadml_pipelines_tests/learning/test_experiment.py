@@ -29,7 +29,7 @@ CHURN = replace(SPECS["churn"], metric="roc_auc")
 
 def report(rows: pd.DataFrame, **changes: Any) -> Experiment:
     spec = replace(CHURN, **changes) if changes else CHURN
-    return compare(spec, rows, {}, START + 100 * DAY, {})
+    return compare(spec, rows, {}, START + 100 * DAY, {}, {})
 
 
 def chance(rows: pd.DataFrame, **changes: Any) -> float:
@@ -62,7 +62,7 @@ def test_a_metric_whose_small_values_are_good_is_read_so() -> None:
 def test_a_regression_is_compared_by_its_ranks() -> None:
     rows = experiment_rows(2000, seed=4, champion_noise=2.0, challenger_noise=0.5, regression=True)
     spec = replace(SPECS["lead_score"], metric="spearman")
-    told = compare(spec, rows, {}, START + 100 * DAY, {})
+    told = compare(spec, rows, {}, START + 100 * DAY, {}, {})
     assert told.chance_better is not None
     assert told.chance_better > 0.99
     assert told.champion is not None
@@ -155,22 +155,73 @@ def test_without_predictions_of_one_side_nothing_is_compared() -> None:
     assert (nothing.champion, nothing.first_at) == (None, None)
 
 
-def test_of_two_champions_the_newer_one_is_compared() -> None:
-    old = experiment_rows(600, seed=14)
-    new = experiment_rows(600, seed=15).assign(
-        model_id=lambda frame: frame["model_id"].replace("churn_1", "churn_3"),
-        predicted_at=lambda frame: frame["predicted_at"] + timedelta(days=9),
-        entity_id=lambda frame: "new_" + frame["entity_id"],
-    )
-    told = report(pd.concat([new, old], ignore_index=True))
+def nightly(entities: int = 4000, days: int = 90, **noise: Any) -> pd.DataFrame:
+    """An experiment with a new champion every night; outcomes of the first third are known."""
+    rows = experiment_rows(entities, seed=14, **noise)
+    day = np.random.default_rng(14).integers(0, days, len(rows))
+    rows["predicted_at"] += pd.to_timedelta(day, unit="D")
+    champion = rows["role"] == "champion"
+    rows.loc[champion, "model_id"] = [f"churn_c{of:02d}" for of in day[champion]]
+    rows.loc[day > days // 3, "label"] = np.nan
+    return rows
+
+
+def test_with_a_new_champion_every_night_the_challenger_is_held_against_all_of_them() -> None:
+    rows = nightly(champion_noise=3.0, challenger_noise=0.3)
+    told = report(rows)
     assert told.champion is not None
-    assert told.champion.model_id == "churn_3"
-    assert told.champion.rows == (new["role"] == "champion").sum()
+    assert told.champion.rows == ((rows["role"] == "champion") & rows["label"].notna()).sum()
+    assert told.champion.model_id == "churn_c89"
+    assert len(told.champion.versions) == 90
+    assert told.champion.versions[0].model_id == "churn_c00"
+    assert told.champion.versions[0].first_at == START
+    assert told.chance_better is not None
+    assert told.chance_better > 0.99
+    assert (
+        "of the champion (90 versions, churn_c00 (from 2024-01-01) to churn_c89 (to 2024-03-30))"
+        in told.verdict
+    )
+
+
+def test_between_equal_models_of_unequal_share_none_is_ahead_by_its_calibration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "DRAWS", 200)
+    noise: dict[str, Any] = {"champion_noise": 0.0, "challenger_noise": 0.0, "share": 0.1}
+    found = [report(experiment_rows(3000, seed=s, **noise), metric="ece") for s in range(20)]
+    chances = [told.chance_better for told in found if told.chance_better is not None]
+    # The mean of 20 uniform numbers is 0.5 +- 0.065.
+    assert np.mean(chances) == pytest.approx(0.5, abs=0.2)
+    assert {told.metric for told in found} == {"brier"}
+    assert all("ece" not in told.differences for told in found)
+
+
+def test_versions_of_another_question_do_not_count_nor_does_anybody_at_their_time() -> None:
+    rows = nightly(champion_noise=3.0, challenger_noise=0.3)
+    early = rows["predicted_at"] < pd.Timestamp(START) + 5 * DAY
+    old = {f"churn_c{day:02d}": "its horizon is 30d, now it is 60d" for day in range(5)}
+    told = compare(CHURN, rows, {}, START + 100 * DAY, {}, old)
+    for arm in (told.champion, told.challenger):
+        assert arm is not None
+        known = (rows["role"] == arm.role) & rows["label"].notna()
+        assert arm.rows == (known & ~early).sum()
+        assert arm.entities == (rows["role"] == arm.role).sum()
+    assert (told.not_comparable, told.left_out) == (old, early.sum())
+    assert "churn_c00 (its horizon is 30d, now it is 60d) and 4 more" in told.verdict
+
+
+def test_a_challenger_of_another_question_is_not_compared_and_this_is_said() -> None:
+    why = {"churn_2": "its label was declared otherwise", "churn_0": "it never answered"}
+    told = compare(CHURN, experiment_rows(600, seed=1), {}, START + 100 * DAY, {}, why)
+    assert told.chance_better is None
+    assert told.verdict.startswith("not enough outcomes yet: 0 of about 200 needed")
+    assert "churn_2 (its label was declared otherwise)" in told.verdict
+    assert "churn_0" not in told.verdict
 
 
 def test_the_accuracy_is_that_of_each_models_own_threshold() -> None:
     rows = experiment_rows(600, seed=16)
-    told = compare(CHURN, rows, {}, START + 100 * DAY, {"churn_1": 2.0})
+    told = compare(CHURN, rows, {}, START + 100 * DAY, {"churn_1": 2.0}, {})
     assert told.champion is not None
     its = rows[rows["role"] == "champion"]
     # Nobody reaches such a threshold: right are the negatives.
@@ -236,7 +287,7 @@ def test_the_log_and_the_outcomes_that_came_in_since_make_the_report(postgres_ur
             rows,
         )
     told = examine_experiment(
-        postgres_url, CHURN, "churn_2", engine, START + 61 * DAY, {"churn_1": 0.3}
+        postgres_url, CHURN, "churn_2", engine, START + 61 * DAY, {"churn_1": 0.3}, {}
     )
     for arm in (told.champion, told.challenger):
         assert arm is not None

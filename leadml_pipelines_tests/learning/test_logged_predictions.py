@@ -85,6 +85,16 @@ def test_the_first_prediction_of_a_day_stands_for_the_others(postgres_url: str) 
     assert frame["prediction_id"].tolist() == ["p1", "p4", "p5", "p3"]
 
 
+def test_a_version_that_becomes_champion_within_a_day_has_a_first_prediction_in_either_role(
+    postgres_url: str,
+) -> None:
+    keep(postgres_url, 1, START, model_id="churn_2", role="challenger")
+    keep(postgres_url, 2, START + HOUR, model_id="churn_2")
+    keep(postgres_url, 3, START + 2 * HOUR, model_id="churn_2")
+    frame = logged_predictions(postgres_url, "churn", START, START + DAY, first_of_day=True)
+    assert frame["prediction_id"].tolist() == ["p1", "p2"]
+
+
 def test_no_predictions_are_an_empty_frame_with_the_same_types(postgres_url: str) -> None:
     frame = logged_predictions(postgres_url, "churn", START, START + DAY)
     assert frame.empty

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from leadml_pipelines.learning.served_versions import ServedVersion
 from leadml_pipelines.monitoring.alerts import Judgement, Limits, TrainingRuns, judge
 from leadml_pipelines.monitoring.drift import ColumnDrift
 from leadml_pipelines.monitoring.enough import NotEnough
@@ -35,7 +36,8 @@ def drift(*names: str) -> DriftRecord:
 
 
 def live(**metrics: LiveMetric) -> LivePerformance:
-    return LivePerformance("churn", "churn_1", "champion", NOW, NOW, 400, 300, metrics)
+    versions = (ServedVersion("churn_1", NOW, NOW, 400),)
+    return LivePerformance("churn", "champion", NOW, NOW, 400, 300, metrics, versions)
 
 
 def judged(
@@ -125,8 +127,9 @@ def test_a_model_worse_than_its_test_beyond_noise_fires() -> None:
         accuracy=LiveMetric(0.70, 0.85, 0.176, 0.04), roc_auc=LiveMetric(0.80, 0.9, 0.111, 0.2)
     )
     found = judged("accuracy", performed=worse)
-    assert (found.firing, found.severity, found.details) == (True, "critical", ("churn_1",))
-    assert "0.700 on 400 predictions of 300 entities, 17.6% lower than" in found.sentence
+    assert (found.firing, found.severity, found.details) == (True, "critical", ())
+    assert "accuracy of the champion (churn_1) is 0.700 on 400 predictions" in found.sentence
+    assert "17.6% lower than in the test (0.850)" in found.sentence
     # Lower by more than 5 %, but that may be chance.
     assert not judged("ranking", performed=worse).firing
 

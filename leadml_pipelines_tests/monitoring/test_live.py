@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -19,7 +20,6 @@ from leadml_pipelines.monitoring.live import (
     LivePerformance,
     live_performance,
     read_live_performance,
-    standard_error,
 )
 from leadml_pipelines_tests.learning.frames import DAY, START, BareEngine, spec_for
 from leadml_pipelines_tests.monitoring.predictions import add_predictions
@@ -27,9 +27,15 @@ from leadml_pipelines_tests.monitoring.predictions import add_predictions
 TEST = {"accuracy": 0.85, "roc_auc": 0.9, "brier": 0.1, "rows": 5_000, "positives": 1_000}
 
 
-def record(**metrics: Any) -> ModelRecord:
+def record(model_id: str = "toy_1", error: float = 0.005, **metrics: Any) -> ModelRecord:
+    """A version with the figures of its test, and an interval of so much to either side."""
     known = {**TEST, **metrics}
-    return cast(ModelRecord, SimpleNamespace(name="toy", model_id="toy_1", metrics=known))
+    intervals = {
+        name: {"value": value, "low": value - error, "high": value + error}
+        for name, value in known.items()
+    }
+    made = {"model_id": model_id, "metrics": known, "evaluation": {"model": intervals}}
+    return cast(ModelRecord, SimpleNamespace(name="toy", **made))
 
 
 def outcomes(rows: int, signal: float, seed: int = 1) -> pd.DataFrame:
@@ -39,6 +45,8 @@ def outcomes(rows: int, signal: float, seed: int = 1) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "entity_id": [f"l{n}" for n in range(rows)],
+            "model_id": "toy_1",
+            "predicted_at": pd.Timestamp(START),
             "value": value,
             "prediction": (value > 0.5).astype(float),
             "label": label,
@@ -46,10 +54,27 @@ def outcomes(rows: int, signal: float, seed: int = 1) -> pd.DataFrame:
     )
 
 
-def judged(known: pd.DataFrame, test: ModelRecord | None = None, **spec: Any) -> LivePerformance:
-    found = live_performance(
-        spec_for(**spec), test or record(), "champion", known, since=START, until=START, least=100
+def found_of(
+    known: pd.DataFrame,
+    *tests: ModelRecord,
+    not_comparable: Mapping[str, str] | None = None,
+    **spec: Any,
+) -> LivePerformance | NotEnough:
+    return live_performance(
+        spec_for(**spec),
+        tests or [record()],
+        "champion",
+        known,
+        not_comparable or {},
+        since=START,
+        until=START,
+        least=100,
+        seed=7,
     )
+
+
+def judged(known: pd.DataFrame, *tests: ModelRecord, **options: Any) -> LivePerformance:
+    found = found_of(known, *tests, **options)
     assert isinstance(found, LivePerformance)
     return found
 
@@ -77,7 +102,7 @@ def test_a_model_that_lost_its_signal_is_worse() -> None:
 
 
 def test_a_drop_over_the_limit_that_may_be_chance_is_not_worse() -> None:
-    known = outcomes(120, 2.0)
+    known = outcomes(120, 1.0)
     auc = judged(known).metrics["roc_auc"].live
     few = judged(known, record(roc_auc=auc * 1.07)).metrics["roc_auc"]
     assert few.drop is not None
@@ -87,15 +112,16 @@ def test_a_drop_over_the_limit_that_may_be_chance_is_not_worse() -> None:
     assert judged(many, record(roc_auc=auc * 1.07)).metrics["roc_auc"].worse(0.05)
 
 
-def test_the_noise_of_the_test_is_that_of_its_bootstrap_interval_where_there_is_one() -> None:
+def test_the_noise_of_the_test_is_that_of_its_bootstrap_interval() -> None:
     known = outcomes(1_000, 2.0)
-    closed = judged(known).metrics["roc_auc"].noise
-    interval = {"model": {"roc_auc": {"value": 0.9, "low": 0.7, "high": 1.0}}}
-    wide = cast(ModelRecord, SimpleNamespace(**vars(record()), evaluation=interval))
-    noise = judged(known, wide).metrics["roc_auc"].noise
-    assert closed is not None
-    assert noise is not None
-    assert noise > 0.15 / 0.9 > closed
+    sure = judged(known, record(error=0.0)).metrics["roc_auc"].noise
+    wide = judged(known, record(error=0.15)).metrics["roc_auc"].noise
+    assert sure is not None
+    assert wide == pytest.approx(np.hypot(sure, 0.15 / 0.9))
+    without = cast(ModelRecord, SimpleNamespace(**{**vars(record()), "evaluation": {}}))
+    unknown = judged(known, without).metrics["roc_auc"]
+    assert unknown.noise is None
+    assert not unknown.worse(0.0)
 
 
 def test_many_predictions_of_few_entities_are_no_more_evidence() -> None:
@@ -105,28 +131,39 @@ def test_many_predictions_of_few_entities_are_no_more_evidence() -> None:
     assert often.metrics["roc_auc"].noise == pytest.approx(once.metrics["roc_auc"].noise)
 
 
+@pytest.mark.parametrize("each", [1, 90])
+@pytest.mark.parametrize("metric", ["accuracy", "roc_auc"])
+def test_the_noise_is_the_spread_that_is_seen_also_where_few_are_asked_about_daily(
+    metric: str, each: int
+) -> None:
+    times = np.where(np.arange(300) < 25, each, 1)
+    found = []
+    for seed in range(60):
+        known = outcomes(300, 1.5, seed)
+        found.append(judged(known.loc[known.index.repeat(times)], record(error=0.0)))
+    test = TEST[metric]
+    spread = np.std([one.metrics[metric].live for one in found])
+    told = [one.metrics[metric].noise or 0.0 for one in found]
+    assert float(np.mean(told)) * test / 1.96 == pytest.approx(spread, rel=0.3)
+
+
 def test_few_outcomes_are_not_enough_and_said_so() -> None:
-    spec = spec_for()
-    found = live_performance(
-        spec, record(), "champion", outcomes(20, 2), since=START, until=START, least=100
-    )
+    found = found_of(outcomes(20, 2))
     assert isinstance(found, NotEnough)
     assert "outcomes are known of 20 entities" in str(found)
-    one_sided = outcomes(200, 2).assign(label=0.0)
-    found = live_performance(
-        spec, record(), "champion", one_sided, since=START, until=START, least=100
-    )
+    found = found_of(outcomes(200, 2).assign(label=0.0))
     assert isinstance(found, NotEnough)
     assert "0 of 200 entities" in str(found)
+    found = found_of(outcomes(200, 2).assign(label=3.0), objective="regression")
+    assert isinstance(found, NotEnough)
+    assert "the same came true of all" in str(found)
 
 
 def test_values_are_judged_by_their_ranking() -> None:
     known = outcomes(500, 2.0).assign(label=lambda frame: frame["value"] * 100)
-    test = cast(
-        ModelRecord,
-        SimpleNamespace(name="toy", model_id="toy_1", metrics={"spearman": 0.4, "rows": 900}),
-    )
+    test = record(spearman=0.4)
     found = judged(known, test, objective="regression").metrics
+    assert set(found) == {"spearman", "mae"}
     assert found["spearman"].live == pytest.approx(1.0)
     assert not found["spearman"].worse(0.05)
     assert found["mae"].test is None
@@ -134,15 +171,42 @@ def test_values_are_judged_by_their_ranking() -> None:
     assert reversed_["spearman"].worse(0.05)
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "roc_auc"])
-def test_the_standard_error_is_the_spread_that_is_seen(metric: str) -> None:
-    seen = [judged(outcomes(400, 1.5, seed)).metrics[metric].live for seed in range(200)]
-    expected = standard_error(metric, float(np.mean(seen)), 120, 400)
-    assert np.std(seen) == pytest.approx(expected, rel=0.3)
+def nightly(signal: float = 2.0, days: int = 30) -> pd.DataFrame:
+    """Outcomes of predictions of a month, with a new champion every night."""
+    known = outcomes(900, signal)
+    day = np.arange(len(known)) % days
+    return known.assign(
+        model_id=[f"toy_{of:02d}" for of in day],
+        predicted_at=pd.Timestamp(START) + pd.to_timedelta(day, unit="D"),
+    )
+
+
+def test_all_who_were_champion_are_judged_each_by_the_test_of_its_own() -> None:
+    tests = [record(f"toy_{day:02d}", roc_auc=0.8 if day < 10 else 0.95) for day in range(30)]
+    found = judged(nightly(), *tests)
+    assert (found.predictions, found.entities, len(found.versions)) == (900, 900, 30)
+    assert found.who == "30 versions, toy_00 (from 2024-01-01) to toy_29 (to 2024-01-30)"
+    assert found.metrics["roc_auc"].test == pytest.approx((0.8 + 2 * 0.95) / 3)
+    assert judged(nightly(0.2), *tests).metrics["roc_auc"].worse(0.05)
+
+
+def test_versions_of_another_question_are_left_out_and_this_is_said() -> None:
+    tests = [record(f"toy_{day:02d}") for day in range(30)]
+    old = {"toy_00": "its horizon is 30d, now it is 20d", "toy_01": "its horizon is 30d"}
+    found = judged(nightly(), *tests, not_comparable=old)
+    assert (found.predictions, found.left_out, dict(found.not_comparable)) == (840, 60, old)
+    assert found.versions[0].model_id == "toy_02"
+    assert found.remark == (
+        "; 60 predictions are not comparable, of toy_00 (its horizon is 30d, now it is 20d) "
+        "and 1 more"
+    )
+    nobody = found_of(nightly(), not_comparable={})
+    assert isinstance(nobody, NotEnough)
+    assert "900 predictions are not comparable, of toy_00 (it is not registered)" in str(nobody)
 
 
 def test_predictions_are_joined_with_what_came_true_of_them(postgres_url: str) -> None:
-    """Served predictions of one version and role, whose horizon is over; the first of a day."""
+    """Served predictions of a role, whose horizon is over; the first of a day."""
     engine = BareEngine()
     spec, made = SPECS["conversion"], START + 10 * DAY
     ids = [f"l{n}" for n in range(60)]
@@ -152,8 +216,8 @@ def test_predictions_are_joined_with_what_came_true_of_them(postgres_url: str) -
     add = {"model_name": "conversion", "model_id": "conversion_1"}
     add_predictions(postgres_url, ids, made, values=sure, **add)
     add_predictions(postgres_url, ids, made + timedelta(hours=1), values=0.5, **add)
-    # Not judged: another version, another role, one whose horizon is not over.
-    add_predictions(postgres_url, ids, made, values=0.5, model_name="conversion", model_id="other")
+    # Not judged: another model, another role, one whose horizon is not over.
+    add_predictions(postgres_url, ids, made, values=0.5, model_name="lead_score")
     add_predictions(postgres_url, ids, made - DAY, values=0.5, role="challenger", **add)
     add_predictions(postgres_url, ids, made + 20 * DAY, values=0.5, **add)
 
@@ -162,11 +226,13 @@ def test_predictions_are_joined_with_what_came_true_of_them(postgres_url: str) -
             postgres_url,
             engine,
             spec,
-            replace_id(record(), "conversion_1"),
+            [record("conversion_1")],
             "champion",
+            {},
             data_end=data_end,
             window=30 * DAY,
             least=50,
+            seed=7,
         )
 
     found = read(made + 31 * DAY)
@@ -176,11 +242,7 @@ def test_predictions_are_joined_with_what_came_true_of_them(postgres_url: str) -
     assert found.metrics["brier"].live == pytest.approx(0.01)
     early = read(made + 29 * DAY)
     assert isinstance(early, NotEnough)
-    assert "its horizon is 30 days" in str(early)
-
-
-def replace_id(known: ModelRecord, model_id: str) -> ModelRecord:
-    return cast(ModelRecord, SimpleNamespace(**{**vars(known), "model_id": model_id}))
+    assert "the horizon is 30 days" in str(early)
 
 
 def test_the_window_is_counted_back_from_the_newest_known_outcome(postgres_url: str) -> None:
@@ -192,11 +254,13 @@ def test_the_window_is_counted_back_from_the_newest_known_outcome(postgres_url: 
         postgres_url,
         engine,
         short,
-        replace_id(record(), "churn_1"),
+        [record("churn_1")],
         "champion",
+        {},
         data_end=START + 50 * DAY,
         window=30 * DAY,
         least=50,
+        seed=7,
     )
     assert isinstance(found, NotEnough)
     assert "of 0 entities" in str(found)

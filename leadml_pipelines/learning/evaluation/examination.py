@@ -187,6 +187,10 @@ def _differences(measured: Mapping[str, Measured]) -> dict[str, Any]:
     }
 
 
+_ALLOWED_SHARE = 0.5
+"""Most that chances may be off by, as a share of the rarer class."""
+
+
 def _calibration(
     spec: ModelSpec,
     measured: Measured,
@@ -197,10 +201,12 @@ def _calibration(
 ) -> dict[str, float] | None:
     if spec.objective != "classification":
         return None
+    rate = float(labels.mean())
     return {
         "error": measured.point["ece"],
         "by_chance": error_by_chance(labels, values, leads, seed=trained.seed),
-        "allowed": spec.max_calibration_error,
+        # Of a rare event 0.05 would be everything: half of what there is of the rarer class.
+        "allowed": min(spec.max_calibration_error, _ALLOWED_SHARE * min(rate, 1 - rate)),
     }
 
 

@@ -41,16 +41,19 @@ class Scored:
         objective: `classification` or `regression`.
         labels: float64[n], what happened.
         values: float64[n], probabilities or expected values.
-        threshold: Probability from which the prediction is yes.
+        threshold: Probability from which the prediction is yes; one, or float64[n], one for each
+            row.
     """
 
-    def __init__(self, objective: str, labels: Values, values: Values, threshold: float) -> None:
+    def __init__(
+        self, objective: str, labels: Values, values: Values, threshold: float | Values
+    ) -> None:
         self.rows = len(labels)
         self._order = np.argsort(values, kind="stable")
         self._values = np.asarray(values, np.float64)[self._order]
         self._labels = np.asarray(labels, np.float64)[self._order]
         self._starts = _starts(self._values)
-        self._threshold = threshold
+        self._threshold = np.broadcast_to(threshold, self.rows)[self._order]
         self._metrics: Mapping[str, Callable[[_Block], Values]] = {
             **(self._classification() if objective == "classification" else self._regression()),
             **{f"captured_{s}": partial(_captured, share) for s, share in TOP_SHARES.items()},

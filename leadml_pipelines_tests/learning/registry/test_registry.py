@@ -276,11 +276,35 @@ def test_a_program_does_not_undo_a_rollback(registry: Registry, stored: Stored) 
     second = stored(compared_with=first.model_id)
     registry.promote(second.model_id, by="dagster", automatic=True)
     registry.rollback("toy", by="anna")
-    with pytest.raises(PromotionRefusedError, match="only a person"):
-        registry.promote(second.model_id, by="dagster", automatic=True)
+    for refused in (second, stored(compared_with=first.model_id)):
+        with pytest.raises(PromotionRefusedError, match="anna rolled back toy"):
+            registry.promote(refused.model_id, by="dagster", automatic=True)
     champion = registry.champion("toy")
     assert champion is not None
     assert champion.model_id == first.model_id
+
+
+def test_once_a_person_promotes_again_programs_may_too(registry: Registry, stored: Stored) -> None:
+    first = stored()
+    registry.promote(first.model_id, by="dagster", automatic=True)
+    second = stored(compared_with=first.model_id)
+    registry.promote(second.model_id, by="dagster", automatic=True)
+    registry.rollback("toy", by="anna")
+    third = stored(compared_with=first.model_id)
+    registry.promote(third.model_id, by="anna")
+    fourth = stored(compared_with=third.model_id)
+    assert registry.promote(fourth.model_id, by="dagster", automatic=True).status == "champion"
+
+
+def test_a_former_champion_is_brought_back_by_a_person_alone(
+    registry: Registry, stored: Stored
+) -> None:
+    first = stored()
+    registry.promote(first.model_id, by="dagster", automatic=True)
+    second = stored(compared_with=first.model_id)
+    registry.promote(second.model_id, by="dagster", automatic=True)
+    with pytest.raises(PromotionRefusedError, match="only a person"):
+        registry.promote(first.model_id, by="dagster", automatic=True)
 
 
 def test_of_two_programs_that_promote_at_once_one_is_refused(
