@@ -14,9 +14,10 @@ from leadml_pipelines.online.format import Rows
 from leadml_pipelines.serving.answered import Answered
 from leadml_pipelines.serving.errors import ApiError, some
 from leadml_pipelines.serving.metrics import Metrics
-from leadml_pipelines.serving.models import ModelShelf, ServedModel
+from leadml_pipelines.serving.models import ModelShelf
 from leadml_pipelines.serving.prediction_log import PredictionLog
 from leadml_pipelines.serving.reader import FeatureReader
+from leadml_pipelines.serving.served_model import ServedModel
 from leadml_pipelines.times import from_micros, utc_now
 
 OUTSIDE = "outside_population"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import redis
 
+from leadml_pipelines.learning.registry.aliases import Held
 from leadml_pipelines.learning.registry.registry import Registry
 from leadml_pipelines.online.format import encode
 from leadml_pipelines.online.publish import publish_snapshot
@@ -119,9 +120,8 @@ def _register(world: World, patch: pytest.MonkeyPatch) -> None:
         def pointer(self) -> dict[str, Any]:
             return world.pointers["conversion"]
 
-    patch.setattr(
-        Registry, "champion", lambda self, name: Champion() if name == "conversion" else None
-    )
+    held = Held("conversion", "champion", "conversion_1", 1.0, utc_now(), "anna")
+    patch.setattr(Registry, "overview", lambda self: ([held], {"conversion_1": Champion()}))
 
 
 @pytest.mark.parametrize("redis_state", ["down", "emptied"])

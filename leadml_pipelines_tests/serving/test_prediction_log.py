@@ -22,8 +22,8 @@ from leadml_pipelines.online.format import Field, Rows, Schema
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.serving import prediction_log
 from leadml_pipelines.serving.answered import Answered
+from leadml_pipelines.serving.assignment import Lot, Part
 from leadml_pipelines.serving.metrics import Metrics
-from leadml_pipelines.serving.models import Lot, Part
 from leadml_pipelines.serving.prediction_log import PredictionLog, documents
 from leadml_pipelines.serving.reader import Found
 from leadml_pipelines.settings import Settings

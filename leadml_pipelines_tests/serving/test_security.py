@@ -103,6 +103,7 @@ def _command(world: World, log: Path, **variables: str) -> Iterator[subprocess.P
         "LEADML_REDIS_URL": settings.require_redis(),
         "LEADML_POSTGRES_URL": settings.require_postgres(),
         "LEADML_SIGNING_KEY": SIGNING_KEY,
+        "LEADML_ARTIFACTS_URL": settings.artifacts,
         **variables,
     }
     with log.open("wb") as errors:
