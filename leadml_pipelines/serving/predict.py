@@ -23,6 +23,7 @@ from leadml_pipelines.serving.served_model import ServedModel
 from leadml_pipelines.times import from_micros, utc_now
 
 OUTSIDE = "outside_population"
+UNAVAILABLE = "unavailable"
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +70,9 @@ class Predictor:
     def many(
         self, model_type: str, ids: Sequence[str], *, explain: bool = False
     ) -> list[dict[str, Any]]:
-        """Predictions in the order of the ids; one that the model does not score has an `error`.
+        """Predictions in the order of the ids.
+
+        Whom the model does not score, and whose features can't be had now, has an `error` instead.
 
         Args:
             model_type: Name of a model.
@@ -77,8 +80,8 @@ class Predictor:
             explain: Whether the answers have reasons, which takes a model longer than all else.
 
         Raises:
-            ApiError: the model is unknown or not loaded, an entity is unknown, or its features
-                can't be had.
+            ApiError: the model is unknown or not loaded, an entity is unknown, or no entity's
+                features can be had.
         """
         begun = time.perf_counter()
         model = self.model(model_type)
@@ -103,6 +106,8 @@ class Predictor:
             self._answer_part(model, part, answered, rows, explain=explain)
             for part in answered.parts
         ]
+        for at in found.unavailable:
+            rows[at] = _unavailable(model, answered, ids[at])
         self._note(replace(answered, parts=parts, seconds=time.perf_counter() - begun))
         return rows
 
@@ -238,6 +243,26 @@ class Predictor:
                 "features_as_of": from_micros(as_of),
                 "stale": stale[position],
             }
+
+
+def _unavailable(model: ServedModel, answered: Answered, entity_id: str) -> dict[str, Any]:
+    return {
+        "entity_id": entity_id,
+        "error": {
+            "code": UNAVAILABLE,
+            "message": f"the features of {entity_id} are not cached and PostgreSQL can't give them "
+            "now; ask again shortly",
+        },
+        "prediction": None,
+        "probability": None,
+        "value": None,
+        "model_type": model.name,
+        "model_id": model.model.model_id,
+        "timestamp": answered.timestamp,
+        "degraded": answered.found.degraded,
+        "features_as_of": None,
+        "stale": False,
+    }
 
 
 def _outside(model: ServedModel, entity_id: str) -> dict[str, Any]:

@@ -364,3 +364,21 @@ def test_what_cannot_be_loaded_is_tried_ever_less_often_until_its_pointer_change
     before = len(tried)
     pointers["champion"] = {"churn": {**world.pointers["churn"], "model_id": "churn_2"}}
     wait_for(lambda: len(tried) > before, 10)
+
+
+def test_what_runs_after_the_first_look_does_not_keep_the_app_from_ending(
+    world: World, shelf_of_the_registry: Callable[..., ModelShelf]
+) -> None:
+    begun, never = threading.Event(), threading.Event()
+
+    def compile_for_ever() -> None:
+        begun.set()
+        never.wait()
+
+    shelf = shelf_of_the_registry(dict, compile_for_ever)
+    assert begun.wait(20)
+    ended = threading.Thread(target=shelf.stop, daemon=True)
+    ended.start()
+    ended.join(20)
+    never.set()
+    assert not ended.is_alive()

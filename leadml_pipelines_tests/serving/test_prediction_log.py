@@ -414,8 +414,9 @@ def test_a_slow_redis_does_not_keep_the_app_from_ending(
 ) -> None:
     def slow(self: PredictionStream, given: list[Document]) -> int:
         time.sleep(0.2)
-        return 1
+        return len(given)
 
+    monkeypatch.setattr(prediction_log, "CHUNK", 1)
     monkeypatch.setattr(PredictionStream, "add", slow)
     monkeypatch.setattr(prediction_log, "CLOSE_SECONDS", 0.5)
     log = log_of(redis_url, NO_POSTGRES.get_secret_value())
