@@ -154,7 +154,7 @@ class ModelShelf:
             if thread.is_alive():
                 thread.join(seconds)
                 if thread.is_alive():
-                    log.warning("not_waited_for", thread=thread.name)
+                    log.info("not_waited_for", thread=thread.name)
 
     def refresh(self) -> None:
         """Look at the pointers once and load what changed.
