@@ -71,7 +71,7 @@ def main() -> None:
 @app.command()
 def demo(
     home: Home = DEFAULT_HOME,
-    leads: Annotated[int, typer.Option(min=500, help="Leads of the synthetic funnel.")] = 5_000,
+    leads: Annotated[int, typer.Option(min=1_000, help="Leads of the synthetic funnel.")] = 5_000,
     seed: Annotated[int, typer.Option(help="Seed of the synthetic funnel.")] = 7,
     mapping: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Mapping of real data.")

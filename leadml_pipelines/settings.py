@@ -51,6 +51,9 @@ class ModelOverrides(BaseModel):
     max_calibration_error: float | None = Field(
         None, gt=0, lt=1, description="greatest expected calibration error of a candidate"
     )
+    max_total_error: float | None = Field(
+        None, gt=0, description="how far the sum of predicted values may be from what came"
+    )
     risk_levels: tuple[float, float, float] | None = Field(
         None, description="chances from which the risk is medium, high and critical"
     )

@@ -36,9 +36,9 @@ def test_a_mapping_and_its_data_are_given_together(tmp_path: Path, option: str) 
 
 
 def test_too_few_leads_to_learn_from_are_refused_at_once(tmp_path: Path) -> None:
-    done = leadml("demo", "--home", tmp_path / "home", "--leads", 499)
+    done = leadml("demo", "--home", tmp_path / "home", "--leads", 999)
     assert done.returncode == 2
-    assert "500" in done.stderr
+    assert "1000" in done.stderr
     assert not (tmp_path / "home").exists()
 
 

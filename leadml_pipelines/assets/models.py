@@ -115,14 +115,14 @@ def model_asset(name: str) -> dg.AssetsDefinition:
         if wanted and (name not in house.models or house.models[name].tuner is None):
             spec = spec.with_overrides(ModelOverrides.model_validate({"tuner": wanted}))
         spec = spec.with_overrides(ModelOverrides.model_validate(config.model_dump()))
-        training_set = latest_training_set(house.training_sets, name)
+        training_set = latest_training_set(house.training_sets, spec)
         trained = train(
             spec,
             training_set,
             seed=house.seed,
             threads=house.training_threads,
             device=house.device,
-            journal=journal_of(house.tuning, spec, training_set),
+            journal=journal_of(house.tuning, spec, training_set, house.seed),
             progress=live_progress(context),
         )
         context.log.info("examining on %d newer rows", len(trained.test))

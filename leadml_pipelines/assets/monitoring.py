@@ -206,7 +206,7 @@ def alerts(
     firing = record_judgements(postgres.url, judged, now)
     for alert in firing:
         context.log.warning(
-            "%s alert since %s: %s", alert.severity, f"{alert.since:%Y-%m-%d %H:%M}", alert.sentence
+            "%s alert since %s: %s", alert.severity, f"{alert.since:%Y-%m-%d %H:%M}", alert.words
         )
     yield dg.MaterializeResult(
         metadata={
@@ -219,7 +219,10 @@ def alerts(
                 ],
             ),
         },
-        check_results=[*(_check(rule, judged) for rule in RULES), _tell(postgres.url, settings)],
+        check_results=[
+            *(_check(rule, judged, firing) for rule in RULES),
+            _tell(postgres.url, settings),
+        ],
     )
 
 
@@ -236,10 +239,10 @@ def training_runs(instance: dg.DagsterInstance) -> Any:
     return TrainingRuns(succeeded, len(runs) - succeeded, TRAINING_DAYS)
 
 
-def _check(rule: str, judged: Sequence[Any]) -> dg.AssetCheckResult:
-    """What a rule says of all its subjects, as the result of its check."""
+def _check(rule: str, judged: Sequence[Any], alerts: Sequence[Any]) -> dg.AssetCheckResult:
+    """What a rule says of all its subjects, as the result of its check; open alerts fail it."""
     mine = [one for one in judged if one.rule == rule]
-    firing = [one for one in mine if one.firing]
+    firing = [one for one in alerts if one.rule == rule]
     critical = any(one.severity == "critical" for one in firing)
     numbers = {f"{one.subject} value": one.value for one in mine if one.value is not None}
     limits = {f"{one.subject} limit": one.limit for one in mine if one.limit is not None}
@@ -247,7 +250,7 @@ def _check(rule: str, judged: Sequence[Any]) -> dg.AssetCheckResult:
         check_name=rule,
         passed=not firing,
         severity=dg.AssetCheckSeverity.ERROR if critical else dg.AssetCheckSeverity.WARN,
-        description="; ".join(one.sentence for one in firing or mine),
+        description="; ".join([one.words for one in firing] or [one.sentence for one in mine]),
         metadata=plain(numbers | limits | {"what to do": RULES[rule].what_to_do}),
     )
 

@@ -74,21 +74,13 @@ def backtest_model(
 def _saved(spec: ModelSpec, settings: Settings) -> TrainingSet:
     """The rows that were saved last, if they are those of the declaration."""
     from leadml_pipelines.errors import UserError
+    from leadml_pipelines.features.saved_sets import NoSavedSetError
     from leadml_pipelines.learning.training_set import latest_training_set
 
-    saved = latest_training_set(settings.training_sets, spec.name)
-    wanted = {
-        "horizon_seconds": spec.horizon.total_seconds(),
-        "population": spec.population,
-        "label": " ".join(spec.label.split()),
-    }
-    changed = [key for key, value in wanted.items() if saved.definition[key] != value]
-    if changed:
-        raise UserError(
-            f"the saved training set of {spec.name} is of another declaration "
-            f"({', '.join(changed)}); build the rows anew with --rebuild"
-        )
-    return saved
+    try:
+        return latest_training_set(settings.training_sets, spec)
+    except NoSavedSetError as error:
+        raise UserError(f"{error}, or build the rows now with --rebuild") from error
 
 
 def _rows(spec: ModelSpec, settings: Settings, report: Report) -> TrainingSet:

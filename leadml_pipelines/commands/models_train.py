@@ -12,6 +12,8 @@ from leadml_pipelines.commands.common import DEFAULT_HOME, Home, postgres, termi
 from leadml_pipelines.commands.models import models
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from leadml_pipelines.learning.spec import ModelSpec
     from leadml_pipelines.learning.training_set import TrainingSet
     from leadml_pipelines.settings import Settings
@@ -57,7 +59,7 @@ def train_models(
             for name in names:
                 spec = declared[name].with_overrides(given)
                 with bar(progress, name) as tell:
-                    rows = _training_set(spec, settings, rebuild)
+                    rows = _training_set(spec, settings, rebuild, progress.console)
                     trained = train(
                         spec,
                         rows,
@@ -65,7 +67,7 @@ def train_models(
                         threads=settings.training_threads,
                         device=settings.device,
                         progress=tell,
-                        journal=journal_of(settings.tuning, spec, rows),
+                        journal=journal_of(settings.tuning, spec, rows, settings.seed),
                     )
                 record = registry.register(trained)
                 verdict = "passed its gate" if record.passed_gate else "[red]was rejected[/]"
@@ -74,12 +76,15 @@ def train_models(
                     progress.console.print(f"  {escape(reason)}", highlight=False)
 
 
-def _training_set(spec: ModelSpec, settings: Settings, rebuild: bool) -> TrainingSet:
-    """The newest saved one, or one that is built from the newest extract now."""
+def _training_set(
+    spec: ModelSpec, settings: Settings, rebuild: bool, console: Console
+) -> TrainingSet:
+    """The newest saved one of this declaration, or one that is built from the newest extract."""
     from leadml_pipelines.features.bulk import bulk_engine
     from leadml_pipelines.features.catalogue import catalogue
     from leadml_pipelines.features.saved_sets import NoSavedSetError
     from leadml_pipelines.learning.training_set import (
+        OtherDeclarationError,
         build_training_set,
         latest_training_set,
         save_training_set,
@@ -89,11 +94,16 @@ def _training_set(spec: ModelSpec, settings: Settings, rebuild: bool) -> Trainin
     root: Path = settings.training_sets
     if not rebuild:
         try:
-            return latest_training_set(root, spec.name)
+            return latest_training_set(root, spec)
+        except OtherDeclarationError:
+            console.print(
+                f"the saved rows of {spec.name} are of another declaration; building them anew",
+                highlight=False,
+            )
         except NoSavedSetError:
             # Not an error here: the rows can be built now.
             pass
     extract = latest_extract(settings.extracts)
     with bulk_engine(extract, settings) as engine:
         save_training_set(build_training_set(spec, engine, catalogue(), extract), root)
-    return latest_training_set(root, spec.name)
+    return latest_training_set(root, spec)

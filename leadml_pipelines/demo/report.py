@@ -45,8 +45,8 @@ def _model(model: dict[str, Any]) -> Table:
     measured = model["figures"]
     table = Table()
     table.add_column("metric")
-    for who in ("model (95 % interval)", "heuristic it replaces", "linear model"):
-        table.add_column(who, justify="right")
+    for who in ("model (95 % interval)", "heuristic", "linear"):
+        table.add_column(who, justify="right", no_wrap=True)
     for metric, name in METRIC_NAMES.items():
         found = measured["model"].get(metric)
         if found:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Matrix = npt.NDArray[np.float64]
 
 CATEGORY = "category"
+_GREATEST = float(np.finfo(np.float32).max)
 
 
 class FeatureLike(Protocol):
@@ -91,8 +92,7 @@ class Encoder:
             if column.name not in frame:
                 raise KeyError(f"the frame has no column for the feature {column.name}")
             values[:, at] = self._numbers(column, frame[column.name])
-        values[~np.isfinite(values)] = np.nan
-        return values
+        return within_float32(values)
 
     def _numbers(self, column: Column, values: pd.Series) -> Matrix:
         import pandas as pd
@@ -102,6 +102,16 @@ class Encoder:
         words = pd.Index(self.vocabularies[column.name], dtype=object)
         codes = words.get_indexer(pd.Index(values.astype(object)))
         return np.where(codes < 0, np.nan, codes.astype(np.float64))
+
+
+def within_float32(values: Matrix) -> Matrix:
+    """The matrix with NaN for what XGBoost, which computes in float32, can't hold; itself if none.
+
+    Infinite values, and finite ones beyond float32's range.
+    """
+    # A comparison with NaN is false, so what is missing already stays as it is.
+    beyond = np.abs(values) > _GREATEST
+    return np.where(beyond, np.nan, values) if beyond.any() else values
 
 
 def to_document(encoder: Encoder) -> dict[str, Any]:

@@ -20,7 +20,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leadml_pipelines.learning.encoding import CATEGORY, Encoder, Matrix, from_document
+from leadml_pipelines.learning.encoding import (
+    CATEGORY,
+    Encoder,
+    Matrix,
+    from_document,
+    within_float32,
+)
 from leadml_pipelines.learning.registry.artifacts import load_artifact
 from leadml_pipelines.learning.training.calibration import Calibration
 from leadml_pipelines.learning.training.linear import LinearMember
@@ -36,11 +42,11 @@ ROWS_OF_A_THREAD = 250
 Vector = npt.NDArray[np.float64]
 
 LINKS: Mapping[str, Callable[[Vector], Vector]] = {
-    "identity": lambda raw: raw,
+    "identity": lambda raw: np.maximum(raw, 0.0),
     "log": np.exp,
     "logit": lambda raw: 1 / (1 + np.exp(-raw)),
 }
-"""From raw scores to values."""
+"""From raw scores to values; what is expected of a premium is never less than nothing."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Predictions:
             regression.
         predictions: float64[n]; a classifier's 1 or 0 by the model's threshold, a regression's
             score.
-        scores: float64[n]; 0-100, the share of the training population with a lower value.
+        scores: float64[n]; 0-100, the share of the training population with a lower raw score.
         confidence: float64[n]; 1 minus the width of the Venn-Abers interval around the chance;
             None where there is none.
     """
@@ -193,13 +199,12 @@ class LoadedModel:
         if not len(raw):
             return Predictions(raw, raw, raw, raw if self._venn_abers else None)
         if self.objective != "classification":
-            values = self._link(raw)
-            scores = self.rank(values)
-            return Predictions(values, scores, scores)
+            scores = self.rank(raw)
+            return Predictions(self._link(raw), scores, scores)
         chances = self._calibration(raw)
         confidence = self._venn_abers.confidence(raw) if self._venn_abers else None
         yes = (chances >= self.threshold).astype(np.float64)
-        return Predictions(chances, yes, self.rank(chances), confidence)
+        return Predictions(chances, yes, self.rank(raw), confidence)
 
     def raw_scores(self, values: Matrix) -> Vector:
         """float64[n]: log-odds before calibration, or the value on the scale of the link.
@@ -207,7 +212,7 @@ class LoadedModel:
         Raises:
             ValueError: the matrix has another shape.
         """
-        self._require_shape(values)
+        values = self._ready(values)
         raw = np.zeros(len(values))
         if not len(values):
             return raw
@@ -229,7 +234,7 @@ class LoadedModel:
         Raises:
             ValueError: the matrix has another shape.
         """
-        self._require_shape(values)
+        values = self._ready(values)
         total = np.zeros((len(values), len(self.features) + 1))
         if len(values):
             for (weight, shift, _), shap in zip(self._trees, self._tree_shap, strict=True):
@@ -261,7 +266,7 @@ class LoadedModel:
 
     def chances(self, values: Matrix) -> dict[str, Matrix]:
         """By companion: the chance of each of its words, float64[n, words]; the rest is none."""
-        self._require_shape(values)
+        values = self._ready(values)
         found = {}
         for companion, booster in zip(self.companions, self._companions, strict=True):
             if len(values):
@@ -272,9 +277,9 @@ class LoadedModel:
                 found[companion.name] = np.empty((0, len(companion.words)))
         return found
 
-    def rank(self, values: Vector) -> Vector:
-        """0-100: the share of the training population whose value is lower, ties counted half."""
-        return _rank(self._rest["quantiles"], values)
+    def rank(self, raw: Vector) -> Vector:
+        """0-100: the share of the training population with a lower raw score, ties counted half."""
+        return _rank(self._rest["quantiles"], raw)
 
     def aligner(
         self, names: Sequence[str], vocabularies: Mapping[str, Sequence[str]] | None = None
@@ -308,12 +313,13 @@ class LoadedModel:
         positions = np.array([places[name] for name in self.features], np.intp)
         return Aligner(positions, tables)
 
-    def _require_shape(self, values: Matrix) -> None:
+    def _ready(self, values: Matrix) -> Matrix:
         if values.ndim != 2 or values.shape[1] != len(self.features):
             raise ValueError(
                 f"{self.model_id} takes rows of {len(self.features)} features, "
                 f"not a matrix of shape {values.shape}"
             )
+        return within_float32(values)
 
     @cached_property
     def _rest(self) -> Mapping[str, Any]:

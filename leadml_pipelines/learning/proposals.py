@@ -155,7 +155,7 @@ def propose(settings: Settings, target: str, limit: int = 10) -> Proposals:
 
     spec = specs(settings)[target]
     try:
-        training_set = latest_training_set(settings.training_sets, target)
+        training_set = latest_training_set(settings.training_sets, spec)
         extract = latest_extract(settings.extracts)
     except FileNotFoundError as error:
         raise NoBasisError(

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from leadml_pipelines.errors import UserError
+from leadml_pipelines.learning.population import Population, PopulationError
 from leadml_pipelines.times import duration_text
 
 if TYPE_CHECKING:
@@ -70,8 +71,6 @@ TUNING_SPACE: Mapping[str, tuple[float, float, str]] = {
 """Where optuna looks for parameters unless a spec says otherwise."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_WORDS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KEYWORDS = {"and", "or", "not", "True", "False", "in"}
 
 
 class SpecError(UserError, ValueError):
@@ -159,8 +158,13 @@ class ModelSpec:
         metric: Metric that selects and gates.
         floor: The metric's value on the test rows that a candidate must beat.
         heuristic: Name of the rule that the model replaces (see `baselines`).
-        max_calibration_error: Greatest expected calibration error on the test rows, beyond noise;
-            for classification.
+        champion_margin: How much worse than the champion a candidate's metric may be on the same
+            rows where noise would allow it more.
+        max_calibration_error: Greatest expected calibration error on the test rows, beyond noise,
+            and at most half of the rarer class's share; for classification.
+        max_total_error: How far the sum of all predicted values may be from the sum of those that
+            came, as a part of it and beyond noise; prices and seasons drift between training and
+            test. For values.
         slices: Columns by whose values the test rows are measured apart.
         slice_floor: The metric's value that no slice may be worse than, beyond noise; None for no
             such gate.
@@ -203,7 +207,9 @@ class ModelSpec:
     metric: str = "roc_auc"
     floor: float = 0.5
     heuristic: str = "base_rate"
+    champion_margin: float = 0.02
     max_calibration_error: float = 0.05
+    max_total_error: float = 0.25
     slices: tuple[str, ...] = ("source", "state", "product_interest", "agent")
     slice_floor: float | None = None
     risk_levels: tuple[float, float, float] | None = None
@@ -237,11 +243,18 @@ class ModelSpec:
 
     def _problems(self) -> Iterator[str]:
         """What else contradicts itself, sentence by sentence."""
+        try:
+            Population(self.population)
+        except PopulationError as error:
+            yield str(error)
         if min(self.cost.miss, self.cost.false_alarm) <= 0:
             yield "a cost is not over 0; what costs nothing is not worth a model"
         levels = self.risk_levels
         if levels is not None and not 0 < levels[0] < levels[1] < levels[2] < 1:
             yield f"risk_levels are {levels}; they must rise between 0 and 1"
+        log_link = self.params.get("objective") in ("reg:tweedie", "reg:gamma")
+        if self.learner == "stack" and log_link:
+            yield "a stack sums values, and an objective with a logarithm does not; take one"
         for parameter, (least, greatest, kind) in self.tuning_space.items():
             if kind not in ("int", "float", "log"):
                 yield f"tuning_space: {parameter} is {kind!r}; take int, float or log"
@@ -266,8 +279,7 @@ class ModelSpec:
     @property
     def population_features(self) -> tuple[str, ...]:
         """The features that the population asks for, in the order of their first use."""
-        words = dict.fromkeys(_WORDS.findall(self.population))
-        return tuple(word for word in words if word not in _KEYWORDS)
+        return Population(self.population).features
 
     @property
     def hash(self) -> str:
@@ -293,6 +305,7 @@ class ModelSpec:
         Raises:
             KeyError: such a column is not there; the message names it.
         """
+        import numpy as np
         import pandas as pd
 
         absent = [name for name in self.population_features if name not in frame]
@@ -301,18 +314,12 @@ class ModelSpec:
                 f"the population of {self.name} needs the feature {absent[0]}, "
                 "which the frame does not have"
             )
-        if frame.empty:
-            return pd.Series(False, index=frame.index, dtype=bool)
-        columns: dict[str, pd.Series] = {}
-        for name in self.population_features:
-            column = frame[name]
-            if pd.api.types.is_bool_dtype(column.dtype) or column.dtype == object:
-                columns[name] = column.fillna(False).astype(bool)
-            else:
-                columns[name] = column.astype("Float64").astype("float64")
-        plain = pd.DataFrame(columns, index=frame.index)
-        chosen = plain.eval(self.population, engine="python")
-        return pd.Series(chosen, index=frame.index).astype(bool)
+        names = self.population_features
+        values = np.empty((len(frame), len(names)))
+        for at, name in enumerate(names):
+            values[:, at] = frame[name].astype("Float64").to_numpy(np.float64, na_value=np.nan)
+        places = {name: at for at, name in enumerate(names)}
+        return pd.Series(Population(self.population).holds(values, places), index=frame.index)
 
 
 def age_text(age: timedelta) -> str:

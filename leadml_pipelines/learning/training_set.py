@@ -51,6 +51,10 @@ Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and what comes next."""
 
 
+class OtherDeclarationError(NoSavedSetError):
+    """The saved rows are not those that the declaration asks for now; the message says why."""
+
+
 class ExtractLike(Protocol):
     """What is needed of an extract of the source tables."""
 
@@ -75,7 +79,8 @@ class TrainingSet:
         features: The feature columns, in order.
         counts: `candidates`, `unknown_labels`, `sampled_out`, `outside_population`, `rows`,
             `positives`.
-        definition: What the rows follow from: spec hash, horizon, moments, features.
+        definition: What the rows follow from: hash of the spec, its part that decides about rows
+            (`row_declaration`), features, span of the data.
         data_start: Creation of the first lead among the candidates.
         data_end: End of the data.
         origin: Where the data came from: the extract's id.
@@ -210,9 +215,7 @@ def assemble(
     definition = {
         "name": spec.name,
         "spec": spec.hash,
-        "horizon_seconds": spec.horizon.total_seconds(),
-        "population": spec.population,
-        "label": " ".join(spec.label.split()),
+        **row_declaration(spec),
         "features": [{"name": c.name, "type": c.type, "dimension": c.dimension} for c in columns],
         "data_start": to_micros(data_start),
         "data_end": to_micros(data_end),
@@ -221,6 +224,34 @@ def assemble(
     return TrainingSet(
         spec.name, frame, columns, kept, definition, data_start, data_end, origin=origin
     )
+
+
+def row_declaration(spec: ModelSpec) -> dict[str, Any]:
+    """What a spec says about rows, as JSON: two that say the same have the same rows.
+
+    How parameters are searched, the metric, the gates and the split of the rows are no part of it.
+    """
+    return {
+        "entity": spec.entity,
+        "candidates": spec.candidates,
+        "population": spec.population,
+        "label": " ".join(spec.label.split()),
+        "horizon_seconds": spec.horizon.total_seconds(),
+        "every_seconds": None if spec.every is None else spec.every.total_seconds(),
+        "ages_seconds": [age.total_seconds() for age in spec.ages],
+        "max_rows": spec.max_rows,
+        "views": list(spec.views),
+        "dimensions": list(spec.dimensions),
+        "exclude": list(spec.exclude),
+        "companions": [
+            {
+                "name": companion.name,
+                "label": " ".join(companion.label.split()),
+                "horizon_seconds": companion.horizon.total_seconds(),
+            }
+            for companion in spec.companions
+        ],
+    }
 
 
 def companion_column(companion: Companion) -> str:
@@ -267,16 +298,30 @@ def load_training_set(path: Path) -> TrainingSet:
     )
 
 
-def latest_training_set(root: Path, name: str) -> TrainingSet:
+def latest_training_set(root: Path, spec: ModelSpec) -> TrainingSet:
     """The training set of a model that was saved last.
+
+    Args:
+        root: Folder of the sets.
+        spec: The model's declaration, whose rows they have to be.
 
     Raises:
         NoSavedSetError: none was saved yet.
+        OtherDeclarationError: it was built when the declaration asked for other rows.
     """
     try:
-        return load_training_set(find_set(root, name).path)
+        found = find_set(root, spec.name)
     except NoSavedSetError as error:
-        raise NoSavedSetError(f"{error}; materialize {name}_training_set") from error
+        raise NoSavedSetError(f"{error}; materialize {spec.name}_training_set") from error
+    saved = found.definition
+    if saved["spec"] != spec.hash:
+        changed = [key for key, value in row_declaration(spec).items() if saved.get(key) != value]
+        if changed:
+            raise OtherDeclarationError(
+                f"the training set of {spec.name} that was saved last is of another declaration "
+                f"({', '.join(changed)}); materialize {spec.name}_training_set"
+            )
+    return load_training_set(found.path)
 
 
 def _saved(saved: SavedSet) -> SavedTrainingSet:

@@ -1,7 +1,8 @@
 """Which alerts fire, since when, and what was told of them: `leadml.alerts`.
 
-A rule that fires for a subject is one row from the first time to the last; when it no longer
-fires, the row gets an end, and the next time is another row.
+A rule that fires for a subject is one row from the first time to the last; when it is judged and
+no longer fires, the row gets an end, and the next time is another row. For as long as there is too
+little to judge by (at night, when nobody asks) it stays open: that nobody could look is no end.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _LOCK = 0x1EAD_0013
 """Key of the advisory lock under which alerts begin and end."""
 _COLUMNS = (
     "id, rule, subject, severity, sentence, value, limit_value, what_to_do, details, since,"
-    " judged_at, resolved_at, told, told_at"
+    " judged_at, resolved_at, told, told_at, not_judged"
 )
 
 
@@ -59,6 +60,7 @@ class Alert:
         resolved_at: When it ended; None while it fires.
         told: What the webhook was told last; None if nothing.
         told_at: When.
+        not_judged: Why it could not be judged since `judged_at`; None when it was.
     """
 
     id: int
@@ -75,12 +77,20 @@ class Alert:
     resolved_at: datetime | None
     told: str | None
     told_at: datetime | None
+    not_judged: str | None = None
 
     @property
     def fingerprint(self) -> str:
         """What tells it from what it was: its severity and details, not its number."""
         content = json.dumps([self.severity, *self.details])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def words(self) -> str:
+        """Its sentence, and that it could not be judged since, if so."""
+        if self.not_judged is None or self.resolved_at is not None:
+            return self.sentence
+        return f"{self.sentence} (not judged since {self.judged_at:%Y-%m-%d %H:%M} UTC)"
 
     def document(self) -> dict[str, Any]:
         """It as JSON, for people and for webhooks."""
@@ -96,6 +106,7 @@ class Alert:
             "details": list(self.details),
             "since": self.since.isoformat(),
             "judged_at": self.judged_at.isoformat(),
+            "not_judged": self.not_judged,
             "resolved_at": self.resolved_at.isoformat() if self.resolved_at else None,
         }
 
@@ -103,7 +114,8 @@ class Alert:
 def record_judgements(url: str, judgements: Sequence[Judgement], now: datetime) -> list[Alert]:
     """Begin, go on with and end alerts, in one transaction.
 
-    An alert ends when its rule does not fire, was not judged, or had not enough to judge by.
+    An alert ends when its rule was judged and does not fire, or when nobody watches its subject any
+    more (there is no judgement of it at all). With not enough to judge by it stays as it is.
 
     Args:
         url: PostgreSQL, migrated.
@@ -111,14 +123,21 @@ def record_judgements(url: str, judgements: Sequence[Judgement], now: datetime) 
         now: When they were made.
 
     Returns:
-        The alerts that fire now, the worst first.
+        The alerts that are open now, the worst first.
     """
     moment = require_utc(now, "now")
+    undecided = {(one.rule, one.subject): one.sentence for one in judgements if one.value is None}
     firing = {(one.rule, one.subject): one for one in judgements if one.firing}
     with connect(url) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         for alert in _select(connection, "WHERE resolved_at IS NULL"):
-            if (alert.rule, alert.subject) not in firing:
+            about = (alert.rule, alert.subject)
+            if about in undecided:
+                connection.execute(
+                    "UPDATE leadml.alerts SET not_judged = %s WHERE id = %s",
+                    (undecided[about], alert.id),
+                )
+            elif about not in firing:
                 connection.execute(
                     "UPDATE leadml.alerts SET resolved_at = %s WHERE id = %s", (moment, alert.id)
                 )
@@ -131,7 +150,7 @@ def record_judgements(url: str, judgements: Sequence[Judgement], now: datetime) 
                 " severity = excluded.severity, sentence = excluded.sentence,"
                 " value = excluded.value, limit_value = excluded.limit_value,"
                 " what_to_do = excluded.what_to_do, details = excluded.details,"
-                " judged_at = excluded.judged_at",
+                " judged_at = excluded.judged_at, not_judged = NULL",
                 {
                     "rule": one.rule,
                     "subject": one.subject,
@@ -144,7 +163,14 @@ def record_judgements(url: str, judgements: Sequence[Judgement], now: datetime) 
                     "now": moment,
                 },
             )
+        connection.execute(
+            "INSERT INTO leadml.alert_runs (judged_at, judged, undecided) VALUES (%s, %s, %s)"
+            " ON CONFLICT (judged_at) DO UPDATE SET"
+            " judged = excluded.judged, undecided = excluded.undecided",
+            (moment, len(judgements), len(undecided)),
+        )
         connection.execute("DELETE FROM leadml.alerts WHERE resolved_at < %s", (moment - KEEP,))
+        connection.execute("DELETE FROM leadml.alert_runs WHERE judged_at < %s", (moment - KEEP,))
         return _firing(connection)
 
 
@@ -159,11 +185,18 @@ def firing_alerts(url: str, **options: Any) -> list[Alert]:
         return _firing(connection)
 
 
+def last_judged(url: str) -> datetime | None:
+    """When the rules were judged last; None if they never were."""
+    with connect(url) as connection:
+        row = connection.execute("SELECT max(judged_at) FROM leadml.alert_runs").fetchone()
+    return None if row is None or row[0] is None else require_utc(row[0], "judged_at")
+
+
 def untold_alerts(url: str, now: datetime) -> list[Alert]:
     """The alerts that a webhook has to be told of.
 
-    They are those that fire and were never told, that changed since, or that were told a day ago;
-    and those that were told and have ended.
+    They are those that fire and were never told, that changed since, or that were told a day ago
+    and were judged again; and those that were told and have ended.
     """
     moment = require_utc(now, "now")
     with connect(url) as connection:
@@ -179,7 +212,7 @@ def untold_alerts(url: str, now: datetime) -> list[Alert]:
         if alert.resolved_at is not None
         or alert.told != alert.fingerprint
         or alert.told_at is None
-        or moment - alert.told_at >= AGAIN
+        or (moment - alert.told_at >= AGAIN and alert.not_judged is None)
     ]
 
 

@@ -14,7 +14,7 @@ from leadml_pipelines.monitoring.live import LivePerformance
 from leadml_pipelines.monitoring.populations import SCORE
 from leadml_pipelines.monitoring.records import DriftRecord
 from leadml_pipelines.monitoring.rules import RULES, Severity
-from leadml_pipelines.monitoring.serving_figures import ServingFigures
+from leadml_pipelines.monitoring.serving_figures import LEAST_TIMED, ServingFigures
 
 SERVING, TRAINING = "serving", "training"
 """The subjects of the rules that are not about one model."""
@@ -204,6 +204,10 @@ def _metric(
                 (found.model_id,),
             )
         )
+    if not judged and rule == "ranking":
+        # Every model ranks: without a figure its outcomes are all alike, which is no judgement.
+        reason = NotEnough(f"what came true of {found.model_id} is all alike and can't be ranked")
+        judged.append(Judgement(rule, name, False, f"{name}: {reason}"))
     return judged
 
 
@@ -233,14 +237,17 @@ def _serving(found: ServingFigures | NotEnough, limits: Limits) -> list[Judgemen
         ),
     ]
     if found.latency_p95_ms is None:
-        reason = NotEnough(f"none {day} was timed")
+        reason = NotEnough(
+            f"{found.timed:,} requests of the last day were timed, and {LEAST_TIMED} are needed"
+        )
         judged.append(Judgement("latency", SERVING, False, f"{SERVING}: {reason}"))
     else:
         judged.append(
             _number(
                 "latency",
                 found.latency_p95_ms > limits.latency_ms,
-                f"95 in 100 {day} took up to {found.latency_p95_ms:.1f} ms; "
+                f"95 in 100 of {found.timed:,} requests of the last day took up to "
+                f"{found.latency_p95_ms:.1f} ms; "
                 f"the target is {limits.latency_ms:g} ms",
                 found.latency_p95_ms,
                 limits.latency_ms,

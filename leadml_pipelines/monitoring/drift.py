@@ -261,7 +261,8 @@ def _edges(values: Vector) -> Vector:
         return values
     tenths = values[np.minimum(np.arange(1, BINS) * len(values) // BINS, len(values) - 1)]
     cuts, times = np.unique(tenths, return_counts=True)
-    return np.union1d(cuts, np.nextafter(cuts[times > 1], -np.inf))
+    with np.errstate(over="ignore"):  # below the least number of all lies minus infinity
+        return np.union1d(cuts, np.nextafter(cuts[times > 1], -np.inf))
 
 
 def _bins(values: Vector, edges: Vector) -> Rows:

@@ -44,7 +44,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 def message(alerts: Sequence[Alert], now: datetime) -> dict[str, Any]:
     """What is posted: the alerts, and their sentences as `text`, which chat services show."""
     lines = [
-        f"{'resolved' if alert.resolved_at else alert.severity}: {alert.sentence}"
+        f"{'resolved' if alert.resolved_at else alert.severity}: {alert.words}"
         + ("" if alert.resolved_at else f". What to do: {alert.what_to_do}")
         for alert in alerts
     ]

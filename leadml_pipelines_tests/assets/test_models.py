@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +15,11 @@ import pytest
 
 from leadml_pipelines.assets.models import TUNER_TAG, TrainingConfig, model_asset
 from leadml_pipelines.learning.specs import SPECS
-from leadml_pipelines.learning.training_set import assemble, save_training_set
+from leadml_pipelines.learning.training_set import (
+    OtherDeclarationError,
+    assemble,
+    save_training_set,
+)
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.resources.connections import PostgresResource, SettingsResource
 from leadml_pipelines_tests.learning.frames import DAY, FEATURES, START, rows_frame
@@ -77,6 +82,22 @@ def test_a_run_tells_its_steps_and_ends_with_the_figures(home: Path, postgres_ur
             and record.dagster_event.event_type_value == "ASSET_OBSERVATION"
         ]
         assert seen
+
+
+def test_rows_of_another_declaration_fail_the_run_and_say_what_to_materialize(
+    home: Path, postgres_url: str
+) -> None:
+    other = replace(SPECS["conversion"], population="not is_open")
+    span = {"data_start": START, "data_end": START + 200 * DAY}
+    save_training_set(assemble(other, rows_frame(100), FEATURES, **span), home / "training_sets")
+    resources = {
+        "postgres": PostgresResource(url=postgres_url),
+        "settings": SettingsResource(),
+    }
+    with pytest.raises(
+        OtherDeclarationError, match=r"\(population\); materialize conversion_training_set"
+    ):
+        dg.materialize([model_asset("conversion")], resources=resources)
 
 
 def test_a_run_with_the_tag_of_the_night_searches_with_a_budget(

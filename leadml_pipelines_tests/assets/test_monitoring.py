@@ -47,7 +47,7 @@ def _nothing_yet(postgres_url: str, home: Path, monkeypatch: pytest.MonkeyPatch)
     with connect(postgres_url) as connection:
         connection.execute(
             "TRUNCATE leadml.models, leadml.feature_snapshots, leadml.predictions, leadml.drift,"
-            " leadml.live_performance, leadml.alerts CASCADE"
+            " leadml.live_performance, leadml.alerts, leadml.alert_runs CASCADE"
         )
 
 
@@ -156,9 +156,12 @@ def test_too_few_leads_to_compare_are_not_compared(
     assert found["outcome"].startswith("not enough yet: churn would score 50 of the 50 rows")
 
 
-def serve(url: str, rows: int = 400, **served: Any) -> None:
-    """Log predictions of the last hour."""
-    add_predictions(url, [f"l{n}" for n in range(rows)], utc_now() - timedelta(hours=1), **served)
+def serve(url: str, requests: int = 20, batch: int = 20, **served: Any) -> None:
+    """Log predictions of the last hours."""
+    now = utc_now()
+    for n in range(1, requests + 1):
+        leads = [f"l{n}_{m}" for m in range(batch)]
+        add_predictions(url, leads, now - timedelta(minutes=n), **served)
 
 
 def test_bad_serving_fails_the_checks_of_its_rules_and_is_logged(
@@ -206,7 +209,12 @@ def test_the_webhook_is_told_once_and_of_the_end(
         assert len(hook.received) == 1
         with connect(postgres_url) as connection:
             connection.execute("TRUNCATE leadml.predictions")
-        run(postgres_url, alerts)
+        unjudged = run(postgres_url, alerts)
+        assert len(hook.received) == 1
+        assert "not judged since" in (checks(unjudged)["stale_share"].description or "")
+        assert failed(unjudged) == ["cache_hit_rate", "stale_share"]
+        serve(postgres_url)
+        assert failed(run(postgres_url, alerts)) == []
     assert len(hook.received) == 2
     assert "stale features" in texts(hook)[0]
     assert texts(hook)[1].startswith("resolved: ")

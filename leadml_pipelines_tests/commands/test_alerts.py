@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def _this_database(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setattr(command, "postgres", here)
     yield
     with connect(postgres_url) as connection:
-        connection.execute("TRUNCATE leadml.alerts")
+        connection.execute("TRUNCATE leadml.alerts, leadml.alert_runs")
 
 
 @pytest.fixture
@@ -45,9 +45,29 @@ def text(monkeypatch: pytest.MonkeyPatch) -> StringIO:
     return written
 
 
-def test_no_alert_is_said_so(text: StringIO) -> None:
+def test_before_the_first_judgement_nothing_is_said_to_be_well(text: StringIO) -> None:
     assert CliRunner().invoke(app, ["alerts"]).exit_code == 0
-    assert text.getvalue().startswith("no alert fires;")
+    assert text.getvalue().startswith("no rule was judged yet;")
+
+
+def test_no_alert_is_said_so_and_when_the_rules_were_judged(
+    postgres_url: str, text: StringIO
+) -> None:
+    record_judgements(postgres_url, [], NOW)
+    assert CliRunner().invoke(app, ["alerts"]).exit_code == 0
+    told = "no alert fires; the rules were judged last at 2026-04-12 05:30 UTC"
+    assert text.getvalue().startswith(told)
+
+
+def test_an_alert_that_can_not_be_judged_any_more_is_told_with_its_last_judgement(
+    postgres_url: str, text: StringIO
+) -> None:
+    record_judgements(postgres_url, [DRIFT], NOW)
+    unknown = Judgement("drift", "churn", False, "churn: not enough yet")
+    record_judgements(postgres_url, [unknown], NOW + timedelta(hours=2))
+    assert CliRunner().invoke(app, ["alerts"]).exit_code == 0
+    assert "[moved] (not judged since 2026-04-12 05:30 UTC)" in text.getvalue()
+    assert "judged last at 2026-04-12 07:30 UTC" in text.getvalue()
 
 
 def test_what_fires_is_told_in_words(postgres_url: str, text: StringIO) -> None:

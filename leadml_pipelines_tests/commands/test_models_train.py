@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,18 @@ def test_without_rows_it_says_what_to_do(home: Path) -> None:
     done = leadml("models", "train", "churn", "--home", home)
     assert done.returncode == 1
     assert "error:" in done.stderr
+    assert "extract" in done.stderr
+
+
+def test_rows_of_another_declaration_are_not_learned_from(tmp_path: Path) -> None:
+    other = replace(SPECS["conversion"], horizon=20 * DAY)
+    span = {"data_start": START, "data_end": START + 200 * DAY}
+    rows = assemble(other, rows_frame(100), FEATURES, **span)
+    save_training_set(rows, tmp_path / "training_sets")
+    done = leadml("models", "train", "conversion", "--home", tmp_path)
+    assert "of another declaration; building them anew" in done.stdout
+    # There is no extract to build them from.
+    assert done.returncode == 1
     assert "extract" in done.stderr
 
 

@@ -93,7 +93,7 @@ def test_ctrl_c_leaves_no_process_and_the_next_demo_works(
     tmp_path: Path, sign: Callable[[Path], bool]
 ) -> None:
     home = tmp_path / "home"
-    running = start("demo", "--home", home, "--leads", 500)
+    running = start("demo", "--home", home, "--leads", 1_000)
     deadline = time.monotonic() + 120
     while not sign(home):
         assert running.poll() is None, running.communicate()[0]
@@ -106,5 +106,5 @@ def test_ctrl_c_leaves_no_process_and_the_next_demo_works(
     assert "interrupted" in output
     assert processes_of(home) == []
     if sign is _assets_materialize:
-        again = leadml("demo", "--home", home, "--leads", 500)
+        again = leadml("demo", "--home", home, "--leads", 1_000)
         assert again.returncode == 0, again.stdout + again.stderr

@@ -136,7 +136,13 @@ def test_schedules_and_sensors_run_without_anyone_starting_them(up: Up) -> None:
         s["name"]: s["scheduleState"]["status"] for s in answer["schedulesOrError"]["results"]
     }
     sensors = {s["name"]: s["sensorState"]["status"] for s in answer["sensorsOrError"]["results"]}
-    names = ("every_day_history", "every_night_features", "every_night_training")
+    names = (
+        "every_day_history",
+        "every_day_monitoring",
+        "every_hour_alerts",
+        "every_night_features",
+        "every_night_training",
+    )
     assert schedules == dict.fromkeys(names, "RUNNING")
     assert sensors["checked_snapshot_sensor"] == "RUNNING"
     assert sensors["promoted_model_sensor"] == "RUNNING"

@@ -185,7 +185,7 @@ def test_a_model_goes_from_the_files_of_its_rows_to_production(
     build: Build, postgres_url: str, tmp_path: Path
 ) -> None:
     saved = save_training_set(build("conversion"), tmp_path / "sets")
-    training_set = latest_training_set(tmp_path / "sets", "conversion")
+    training_set = latest_training_set(tmp_path / "sets", SPECS["conversion"])
     trained = train(SPECS["conversion"], training_set, seed=7, threads=1)
     registry = Registry(postgres_url, tmp_path / "artifacts", SigningKey("a key of the tests"))
     record = registry.register(trained)

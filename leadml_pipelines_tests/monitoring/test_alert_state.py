@@ -9,6 +9,7 @@ import pytest
 
 from leadml_pipelines.monitoring.alert_state import (
     firing_alerts,
+    last_judged,
     note_told,
     record_judgements,
     untold_alerts,
@@ -24,7 +25,7 @@ HOUR = timedelta(hours=1)
 def _no_alerts(postgres_url: str) -> Iterator[None]:
     yield
     with connect(postgres_url) as connection:
-        connection.execute("TRUNCATE leadml.alerts")
+        connection.execute("TRUNCATE leadml.alerts, leadml.alert_runs")
 
 
 def stale(value: float = 0.2, *, firing: bool = True, severity: str = "warning") -> Judgement:
@@ -64,6 +65,32 @@ def test_an_alert_that_does_not_fire_any_more_has_ended(
     assert again.since == NOW + 2 * HOUR
 
 
+UNKNOWN = Judgement("stale_share", "serving", False, "serving: not enough yet: 3 predictions")
+
+
+def test_an_alert_that_can_not_be_judged_stays_open_and_says_so(postgres_url: str) -> None:
+    record_judgements(postgres_url, [stale(0.2)], NOW)
+    (alert,) = record_judgements(postgres_url, [UNKNOWN], NOW + HOUR)
+    assert (alert.since, alert.judged_at, alert.value) == (NOW, NOW, 0.2)
+    assert alert.not_judged == UNKNOWN.sentence
+    assert alert.words == "20% are stale (not judged since 2026-04-12 05:30 UTC)"
+    (alert,) = record_judgements(postgres_url, [stale(0.3)], NOW + 2 * HOUR)
+    assert (alert.since, alert.not_judged, alert.words) == (NOW, None, "30% are stale")
+    record_judgements(postgres_url, [UNKNOWN], NOW + 3 * HOUR)
+    assert record_judgements(postgres_url, [stale(firing=False)], NOW + 4 * HOUR) == []
+
+
+def test_a_rule_that_can_not_be_judged_begins_no_alert(postgres_url: str) -> None:
+    assert record_judgements(postgres_url, [UNKNOWN], NOW) == []
+
+
+def test_the_time_of_the_last_judgement_is_known_from_the_first_on(postgres_url: str) -> None:
+    assert last_judged(postgres_url) is None
+    record_judgements(postgres_url, [], NOW)
+    record_judgements(postgres_url, [UNKNOWN], NOW + HOUR)
+    assert last_judged(postgres_url) == NOW + HOUR
+
+
 def news(url: str, judgements: list[Judgement], now: datetime) -> list[tuple[str, str]]:
     """What a webhook hears after these judgements."""
     record_judgements(url, judgements, now)
@@ -95,3 +122,13 @@ def test_the_end_of_an_alert_is_news_once_if_its_beginning_was(postgres_url: str
     assert news(postgres_url, [], NOW + 2 * HOUR) == []
     record_judgements(postgres_url, [stale()], NOW + 3 * HOUR)
     assert news(postgres_url, [], NOW + 4 * HOUR) == []
+
+
+def test_a_night_without_predictions_is_no_news_and_no_end(postgres_url: str) -> None:
+    assert news(postgres_url, [stale()], NOW) == [("stale_share", "firing")]
+    assert news(postgres_url, [UNKNOWN], NOW + HOUR) == []
+    assert news(postgres_url, [UNKNOWN], NOW + 30 * HOUR) == []
+    assert news(postgres_url, [stale()], NOW + 31 * HOUR) == [("stale_share", "firing")]
+    assert news(postgres_url, [stale(firing=False)], NOW + 32 * HOUR) == [
+        ("stale_share", "resolved")
+    ]

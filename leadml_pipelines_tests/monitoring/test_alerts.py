@@ -18,7 +18,7 @@ from leadml_pipelines.monitoring.serving_figures import ServingFigures
 
 NOW = datetime(2026, 4, 12, 5, 30, tzinfo=UTC)
 NOTHING = NotEnough("nothing was served")
-FIGURES = ServingFigures(NOW, NOW, 1_000, 0.05, 0.80, 50.0)
+FIGURES = ServingFigures(NOW, NOW, 1_000, 0.05, 0.80, 50.0, 60)
 RUNS = TrainingRuns(19, 1, 30)
 
 
@@ -77,7 +77,11 @@ def test_a_figure_at_its_limit_is_no_alert(rule: str) -> None:
     [
         ("stale_share", replace(FIGURES, stale_share=0.051), "5.1% of 1,000 predictions"),
         ("cache_hit_rate", replace(FIGURES, cache_hit_rate=0.79), "79.0% of 1,000 predictions"),
-        ("latency", replace(FIGURES, latency_p95_ms=50.1), "up to 50.1 ms; the target is 50 ms"),
+        (
+            "latency",
+            replace(FIGURES, latency_p95_ms=50.1),
+            "of 60 requests of the last day took up to 50.1 ms; the target is 50 ms",
+        ),
     ],
 )
 def test_a_figure_past_its_limit_fires(rule: str, figures: ServingFigures, sentence: str) -> None:
@@ -125,6 +129,12 @@ def test_a_model_worse_than_its_test_beyond_noise_fires() -> None:
     assert "0.700 on 400 predictions of 300 entities, 17.6% lower than" in found.sentence
     # Lower by more than 5 %, but that may be chance.
     assert not judged("ranking", performed=worse).firing
+
+
+def test_outcomes_that_are_all_alike_leave_the_ranking_unjudged() -> None:
+    found = judged("ranking", performed=live(accuracy=LiveMetric(1.0, 0.85, -0.18, 0.04)))
+    assert (found.firing, found.value) == (False, None)
+    assert "all alike" in found.sentence
 
 
 def test_a_regression_is_judged_by_its_ranking_alone() -> None:

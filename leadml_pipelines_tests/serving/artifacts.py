@@ -65,7 +65,7 @@ def make_model(
     asked = {
         answer: _companion(data, len(words), random) for answer, words in (companions or {}).items()
     }
-    fitted = np.asarray(booster.predict(data), np.float64)
+    fitted = np.asarray(booster.predict(data, output_margin=True), np.float64)
     manifest = {
         "format": 2,
         "name": name,

@@ -25,7 +25,7 @@ LATENCY = Judgement("latency", "serving", True, "slow", 90.0, 50.0)
 def _no_alerts(postgres_url: str) -> Iterator[None]:
     yield
     with connect(postgres_url) as connection:
-        connection.execute("TRUNCATE leadml.alerts")
+        connection.execute("TRUNCATE leadml.alerts, leadml.alert_runs")
 
 
 def scraped(metrics: AlertMetrics) -> Callable[[], str]:

@@ -151,11 +151,12 @@ def examine(
     measured = {who: measure(one, draws) for who, one in scored.items()}
     slices = measure_slices(spec, test, labels, values, draws, threshold=model.threshold)
     summary = shap_summary(model, matrix, seed=trained.seed)
+    differences = _differences(measured)
     evaluation: dict[str, Any] = {
         **{who: one.intervals() for who, one in measured.items()},
         "champion": measured["champion"].intervals() if "champion" in measured else None,
-        "compared_with": compared_with if "champion" in measured else None,
-        "differences": _differences(measured),
+        "compared_with": compared_with if spec.metric in differences.get("champion", {}) else None,
+        "differences": differences,
         "slices": slices_document(slices),
         "worst_slice": asdict(slices[0]) if slices else None,
         "reliability": reliability(labels, values, draws.codes),
@@ -186,6 +187,10 @@ def _differences(measured: Mapping[str, Measured]) -> dict[str, Any]:
     }
 
 
+_ALLOWED_SHARE = 0.5
+"""Most that chances may be off by, as a share of the rarer class."""
+
+
 def _calibration(
     spec: ModelSpec,
     measured: Measured,
@@ -196,10 +201,12 @@ def _calibration(
 ) -> dict[str, float] | None:
     if spec.objective != "classification":
         return None
+    rate = float(labels.mean())
     return {
         "error": measured.point["ece"],
         "by_chance": error_by_chance(labels, values, leads, seed=trained.seed),
-        "allowed": spec.max_calibration_error,
+        # Of a rare event 0.05 would be everything: half of what there is of the rarer class.
+        "allowed": min(spec.max_calibration_error, _ALLOWED_SHARE * min(rate, 1 - rate)),
     }
 
 

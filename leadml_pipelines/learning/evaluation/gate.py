@@ -10,11 +10,6 @@ from leadml_pipelines.learning.evaluation.metric_names import METRIC_NAMES, metr
 from leadml_pipelines.learning.evaluation.slices import LEAST_LEADS, Slice
 from leadml_pipelines.learning.spec import ModelSpec
 
-TOTAL_TOLERANCE = 0.1
-"""How far the sum of all predicted values may be from the sum of those that came, as a part of it.
-More than that, and beyond noise, is a reason to reject; prices that drift by a few percent between
-training and test are none."""
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -40,14 +35,16 @@ def decide(spec: ModelSpec, evaluation: Mapping[str, Any], remarks: Sequence[str
 
     It is rejected when it does not beat the floor and the heuristic; when it is worse than the
     champion beyond noise, that is when the whole interval of the difference on the same rows is on
-    the worse side; when its chances are off by more than the spec allows and by more than chance
-    would make sound ones look (for values: when their sum is off by more than `TOTAL_TOLERANCE`
-    and by more than noise); or when a slice is below the spec's floor for slices beyond noise.
+    the worse side, or by more than the spec's margin, so that many small steps can't lead down;
+    when its chances are off by more than is allowed and by more than chance would make sound ones
+    look (for values: when their sum is off by more than is allowed and by more than noise);
+    or when a slice is below the spec's floor for slices beyond noise.
 
     Args:
         spec: Names the metric and the limits.
         evaluation: The document of `examination.examine`.
-        remarks: What could not be compared, and why; added to the reasons.
+        remarks: What could not be compared, and why; added to the reasons, behind those whose
+            metric is undefined on the test rows.
     """
     if spec.metric not in evaluation["model"]:
         return Decision(False, (f"{spec.metric} is undefined on the test rows", *remarks))
@@ -63,9 +60,26 @@ def decide(spec: ModelSpec, evaluation: Mapping[str, Any], remarks: Sequence[str
         (
             *(one.sentence for one in judged if not one.passed),
             *(one.sentence for one in judged if one.passed),
+            *_undefined(spec, evaluation),
             *remarks,
         ),
     )
+
+
+def _undefined(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[str]:
+    """Those beside whom the candidate was measured, but who have no such metric on these rows."""
+    names = {
+        "heuristic": f"the heuristic {spec.heuristic}",
+        "logistic": "a linear model",
+        "champion": "the champion",
+    }
+    for who, name in names.items():
+        figures = evaluation.get(who)
+        if figures is not None and spec.metric not in figures:
+            yield (
+                f"not compared with {name}: its {METRIC_NAMES[spec.metric]} is undefined on the "
+                "test rows"
+            )
 
 
 def _floor(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judged]:
@@ -85,6 +99,8 @@ def _champion(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judge
     if found is None:
         return
     low, high = found["low"], found["high"]
+    loss = -found["value"] if spec.higher_is_better else found["value"]
+    too_far = loss > spec.champion_margin
     worse = high < 0 if spec.higher_is_better else low > 0
     better = low > 0 if spec.higher_is_better else high < 0
     verdict = (
@@ -96,8 +112,10 @@ def _champion(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judge
     )
     name = evaluation.get("compared_with")
     mine, other = (_value(spec, evaluation, who) for who in ("model", "champion"))
+    if too_far and not worse:
+        verdict = f"is more than {_text(spec, spec.champion_margin)} worse than, within noise,"
     yield _Judged(
-        not worse,
+        not worse and not too_far,
         f"{METRIC_NAMES[spec.metric]} {_text(spec, mine)} {verdict} the champion"
         f"{f' {name}' if name else ''}, {_text(spec, other)}: the difference on the same rows is "
         f"{_text(spec, found['value'])} ({range_text(spec.metric, low, high)})",
@@ -106,8 +124,8 @@ def _champion(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judge
 
 def _calibration(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judged]:
     if spec.objective == "classification":
-        error, chance = (evaluation["calibration"][key] for key in ("error", "by_chance"))
-        allowed = spec.max_calibration_error
+        found = evaluation["calibration"]
+        error, chance, allowed = (found[key] for key in ("error", "by_chance", "allowed"))
         said = f"the chances are off by {error:.3f} on average"
         if error <= allowed:
             yield _Judged(True, f"{said}, within the {allowed:.3f} that are allowed")
@@ -127,11 +145,11 @@ def _calibration(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Ju
     found = evaluation["model"].get("total_ratio")
     if found is None:
         return
-    off = abs(found["value"] - 1) > TOTAL_TOLERANCE
+    off = abs(found["value"] - 1) > spec.max_total_error
     beyond = not found["low"] <= 1 <= found["high"]
     passed = not (off and beyond)
     verdict = (
-        f"off by no more than {TOTAL_TOLERANCE:.0%}"
+        f"off by no more than {spec.max_total_error:.0%}"
         if not off
         else "off by more than noise explains"
         if beyond

@@ -169,7 +169,9 @@ class FsspecStore:
         url: Such as `s3://bucket/models`; credentials come from the environment.
 
     Raises:
-        ArtifactStoreError: fsspec does not know the address, or lacks a package for it.
+        ArtifactStoreError: fsspec does not know the address, or lacks a package for it; or the
+            store does not answer as it should.
+        OSError: the store can't be reached.
     """
 
     def __init__(self, url: str) -> None:
@@ -184,6 +186,10 @@ class FsspecStore:
                 "LeadML (s3fs for s3://, gcsfs for gs://, adlfs for az://), or mend "
                 "LEADML_ARTIFACTS_URL"
             ) from error
+        except OSError:
+            raise
+        except Exception as error:  # some connect at once, and have errors of their own
+            raise _unreachable(self._url, error) from error
         self._files: AbstractFileSystem = filesystem
         self._path = path.rstrip("/")
 

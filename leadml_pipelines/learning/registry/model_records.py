@@ -55,7 +55,8 @@ class ModelRecord:
         card: The model card, Markdown.
         passed_gate: Whether it may be promoted.
         gate_reasons: Why, sentence by sentence.
-        compared_with: The champion that the gate saw; None when there was none.
+        compared_with: The champion that the gate compared it with; None when there was none, or
+            it could not be measured.
         artifact_uri: Address of its folder.
         manifest_sha256: SHA-256 (hex) of its manifest; None of a model from before artifacts were
             signed.

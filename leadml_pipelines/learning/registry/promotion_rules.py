@@ -55,14 +55,39 @@ def require_present_comparison(connection: psycopg.Connection[Any], record: Mode
     champion = held.get("champion")
     if champion == record.model_id:
         return
+    _require_nobody_intervened(connection, record)
     if record.promoted_at is not None:
         raise PromotionRefusedError(
             f"{record.model_id} was champion before and was replaced by {champion}; only a person "
             f"makes it champion again: leadml models promote {record.model_id}"
         )
-    if champion != record.compared_with:
-        seen = record.compared_with or "no champion"
+    if champion is not None and record.compared_with is None:
         raise PromotionRefusedError(
-            f"the gate compared {record.model_id} with {seen}, but the champion is {champion} "
-            "now; train again, or look at `leadml models compare` and promote it by hand"
+            f"{record.model_id} was not compared with the champion {champion}: that could not be "
+            f"measured, or was not champion yet; `leadml models show {record.model_id}` tells "
+            "which. A person decides: train again, or promote it by hand"
+        )
+    if champion != record.compared_with:
+        raise PromotionRefusedError(
+            f"the gate compared {record.model_id} with {record.compared_with}, but the champion is "
+            f"{champion or 'nobody'} now; train again, or look at `leadml models compare` and "
+            "promote it by hand"
+        )
+
+
+def _require_nobody_intervened(connection: psycopg.Connection[Any], record: ModelRecord) -> None:
+    """After a rollback or a forced promotion the next training must not undo what a person did."""
+    last = connection.execute(
+        "SELECT kind, forced, changed_at, changed_by FROM leadml.model_alias_changes"
+        " WHERE name = %s AND alias = 'champion' ORDER BY id DESC LIMIT 1",
+        (record.name,),
+    ).fetchone()
+    if last is None:
+        return
+    kind, forced, changed_at, changed_by = last
+    if kind == "rollback" or forced:
+        what = "rolled back" if kind == "rollback" else "promoted a rejected model of"
+        raise PromotionRefusedError(
+            f"{changed_by} {what} {record.name} at {changed_at:%Y-%m-%d %H:%M} UTC, so no program "
+            f"promotes until a person does: leadml models promote {record.model_id}"
         )

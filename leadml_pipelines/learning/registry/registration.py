@@ -6,14 +6,14 @@ import json
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from leadml_pipelines.learning.registry.artifact_stores import ArtifactStore
 from leadml_pipelines.learning.registry.artifacts import write_artifact
 from leadml_pipelines.learning.registry.model_records import insert_record, json_ready
 from leadml_pipelines.times import require_utc
 
 if TYPE_CHECKING:
-    import psycopg
-
     from leadml_pipelines.learning.evaluation.examination import Examination
     from leadml_pipelines.learning.training.train import TrainedModel
 
@@ -35,7 +35,8 @@ def store_trained(
 ) -> str:
     """Write a model's files, then its row, commit, and return its id.
 
-    Where the row can't be written no files stay.
+    Where the row can't be written no files stay. Where the connection is lost while it is committed
+    they do, for the row may be there; the error has a note that says so.
 
     Args:
         connection: Of the registry's database, without an open transaction.
@@ -92,11 +93,40 @@ def store_trained(
     }
     try:
         insert_record(connection, row)
-        connection.commit()
     except BaseException:
         store.delete(model_id)
         raise
+    try:
+        connection.commit()
+    except BaseException as error:
+        if _known_absent(connection, model_id):
+            store.delete(model_id)
+        else:
+            error.add_note(
+                f"nobody knows whether {model_id} was registered, so its files stay: "
+                "`leadml models list` tells; if it is not there, train again"
+            )
+        raise
     return model_id
+
+
+def _known_absent(connection: psycopg.Connection[Any], model_id: str) -> bool:
+    """Whether the database says, after a commit that failed, that the row is not there.
+
+    A connection that was lost meanwhile says nothing: the server may have committed all the same.
+    """
+    if connection.closed:
+        return False
+    try:
+        connection.rollback()
+        return not _is_registered(connection, model_id)
+    except psycopg.Error:
+        return False
+
+
+def _is_registered(connection: psycopg.Connection[Any], model_id: str) -> bool:
+    found = connection.execute("SELECT 1 FROM leadml.models WHERE model_id = %s", (model_id,))
+    return found.fetchone() is not None
 
 
 def _free_id(
@@ -106,9 +136,7 @@ def _free_id(
     at = require_utc(trained.trained_at, "trained_at")
     stem = f"{trained.spec.name}_{at:%Y%m%d_%H%M%S}"
     candidate, number = stem, 1
-    while connection.execute(
-        "SELECT 1 FROM leadml.models WHERE model_id = %s", (candidate,)
-    ).fetchone() or store.exists(candidate):
+    while _is_registered(connection, candidate) or store.exists(candidate):
         number += 1
         candidate = f"{stem}_{number}"
     return candidate

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leadml_pipelines.errors import UserError
 from leadml_pipelines.learning.evaluation.examination import examine
 from leadml_pipelines.learning.model import LoadedModel, load_model
 from leadml_pipelines.learning.registry.aliases import (
@@ -99,8 +100,8 @@ class Registry:
         """Measure a trained model, beside the champion on the same newest rows.
 
         Returns:
-            What was found, and the champion's id, be it that it could not be loaded; None if there
-            is no champion.
+            What was found, and the id of the champion that it was compared with; None if there is
+            no champion, or if its metric could not be measured: the reasons say which.
         """
         champion = self.champion(trained.spec.name)
         if champion is None:
@@ -112,7 +113,8 @@ class Registry:
             # A champion that can't be loaded must not keep every successor out.
             remarks = [f"not compared with the champion {champion.model_id}: {error}"]
         examined = examine(trained, loaded, compared_with=champion.model_id, remarks=remarks)
-        return examined, champion.model_id
+        # Of the examination, not of the aliases: a champion nobody measured was not compared with.
+        return examined, examined.evaluation["compared_with"]
 
     def store(
         self, trained: TrainedModel, examined: Examination, compared_with: str | None
@@ -122,7 +124,7 @@ class Registry:
         Args:
             trained: The model.
             examined: What is known of it.
-            compared_with: Id of the champion that it was examined beside.
+            compared_with: Id of the champion that it was compared with.
         """
         key = self._key.read_or_make()
         store = open_store(self._artifacts)
@@ -303,14 +305,13 @@ class Registry:
 
         Raises:
             PromotionRefusedError: it may not be promoted; the message says why.
-            RegistryError: there is no such model.
+            RegistryError: there is no such model, or the store of its files does not answer.
             IntegrityError: its files are not what was registered.
         """
         with self._connect() as connection:
             record = _get(connection, model_id)
             order = Order("promote", by, overrules(record, force, reason), reason)
-            # Before the lock: a store that is slow keeps nobody from rolling back.
-            self._load(record)
+            self._require_sound(record)
             alias_lock(connection)
             if automatic:
                 require_present_comparison(connection, record)
@@ -321,18 +322,25 @@ class Registry:
         """Make the previous champion the champion again; the two change places.
 
         Raises:
-            RegistryError: there was no champion before this one.
+            RegistryError: there was no champion before this one, somebody changed the aliases
+                meanwhile, or the store of its files does not answer.
             IntegrityError: its files are not what was registered.
         """
         with self._connect() as connection:
-            alias_lock(connection)
             previous = _pointed(connection, name).get("previous")
             if previous is None:
                 raise RegistryError(
                     f"{name} has no previous champion to go back to; `leadml models promote "
                     "MODEL_ID` makes any model champion that passed its gate"
                 )
-            self._load(_get(connection, previous))
+            self._require_sound(_get(connection, previous))
+            alias_lock(connection)
+            pointed = _pointed(connection, name)
+            if pointed.get("previous") != previous:
+                raise RegistryError(
+                    f"{name} was not rolled back: somebody changed its champion meanwhile, to "
+                    f"{pointed.get('champion')}; look at `leadml models history {name}` first"
+                )
             make_champion(connection, name, previous, Order("rollback", by, False, reason))
             return _get(connection, previous)
 
@@ -357,8 +365,8 @@ class Registry:
             reason: Why; needed to force.
 
         Raises:
-            RegistryError: there is no such model, it is the champion, there is no champion, or
-                the gate rejected it.
+            RegistryError: there is no such model, it is the champion, there is no champion, the
+                gate rejected it, or the store of its files does not answer.
             IntegrityError: its files are not what was registered.
         """
         if not 0 < share < 1:
@@ -368,7 +376,7 @@ class Registry:
         with self._connect() as connection:
             record = _get(connection, model_id)
             order = Order("challenge", by, overrules(record, force, reason), reason)
-            self._load(record)
+            self._require_sound(record)
             alias_lock(connection)
             champion = _pointed(connection, record.name).get("champion")
             if champion is None:
@@ -393,6 +401,23 @@ class Registry:
                 raise RegistryError(f"{name} has no challenger whose challenge could end")
             withdraw_challenger(connection, name, Order("end", by, False, reason))
             return _get(connection, challenger)
+
+    def _require_sound(self, record: ModelRecord) -> None:
+        """Load a model that is about to answer; before the lock, so that a slow store stops nobody.
+
+        Raises:
+            RegistryError: the store does not answer, so that nobody knows whether it is sound.
+            IntegrityError: it is not.
+        """
+        try:
+            self._load(record)
+        except OSError as error:
+            # Only of our own errors the text: those of stores may hold keys.
+            why = str(error) if isinstance(error, UserError) else type(error).__name__
+            raise RegistryError(
+                f"{record.model_id} can't be verified, because the store of its files does not "
+                f"answer ({why}); no alias was changed. Give the command again when it is back"
+            ) from error
 
     def _load(self, record: ModelRecord) -> LoadedModel:
         return load_model(record.artifact_uri, self._key.read(), _manifest_sha256(record))

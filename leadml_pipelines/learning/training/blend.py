@@ -38,6 +38,8 @@ def choose_weights(
         member alone and of the blend, each on the halves that did not choose it.
     """
     names = list(raw)
+    if len(names) == 1:
+        return {names[0]: 1.0}, {}
     stacked = np.column_stack([raw[name] for name in names])
     grid = _simplex(len(names))
     half = groups % 2 == 0

@@ -90,6 +90,7 @@ def fit_linear(
         seed: For the solver.
     """
     from sklearn.linear_model import LogisticRegression, Ridge
+    from threadpoolctl import threadpool_limits
 
     squeezed = _squeezed(values)
     gone = np.isnan(values)
@@ -109,10 +110,14 @@ def fit_linear(
     design = np.column_stack(blocks)
     if objective == "classification":
         model: Any = LogisticRegression(C=_PENALTY, max_iter=300, random_state=seed)
-        model.fit(design, labels)
+        # One thread: sums in another order have other digits.
+        with threadpool_limits(1):
+            model.fit(design, labels)
         coefficients, base = model.coef_[0], float(model.intercept_[0])
     else:
-        model = Ridge(alpha=1 / _PENALTY, random_state=seed).fit(design, labels)
+        model = Ridge(alpha=1 / _PENALTY, random_state=seed)
+        with threadpool_limits(1):
+            model.fit(design, labels)
         coefficients, base = model.coef_, float(model.intercept_)
 
     count = values.shape[1]

@@ -63,23 +63,25 @@ def search_by_optuna(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=base["seed"], n_startup_trials=RANDOM_TRIALS),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED_TRIALS),
-    )
     _drop_cut_off_line(journal)
     ended = read_journal(journal)
     taken_up = len(ended)
+    space = _space(spec)
+    study = optuna.create_study(
+        direction="maximize",
+        # A search that is taken up must not draw again what it drew before.
+        sampler=optuna.samplers.TPESampler(
+            seed=base["seed"] + len(ended), n_startup_trials=RANDOM_TRIALS
+        ),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED_TRIALS),
+    )
     for trial in ended:
-        study.add_trial(_frozen(spec, trial))
+        study.add_trial(_frozen(space, trial))
     for combination in spec.grid[taken_up:]:
-        study.enqueue_trial(_inside(spec, {**base, **combination}))
+        study.enqueue_trial(_inside(space, {**base, **combination}))
 
     def objective(trial: optuna.Trial) -> float:
-        params = {
-            name: _suggest(trial, name, *bounds) for name, bounds in spec.tuning_space.items()
-        }
+        params = {name: _suggest(trial, name, *bounds) for name, bounds in space.items()}
         text = f"search, trial {trial.number + 1} of {spec.tuning_trials}"
         scores: list[float] = []
         rounds: list[int] = []
@@ -90,7 +92,8 @@ def search_by_optuna(
             scores.append(score(spec, base, rows.labels[fold.valid], raw))
             rounds.append(trees.rounds)
             trial.report(float(np.mean(scores)), number)
-            pruned = number + 1 < len(chosen) and trial.should_prune()
+            # optuna answers with NumPy's truth, which JSON does not know.
+            pruned = number + 1 < len(chosen) and bool(trial.should_prune())
             if pruned or number + 1 == len(chosen):
                 ended.append(Trial(params, scores, rounds, pruned))
                 _append(journal, ended[-1])
@@ -148,7 +151,20 @@ def _append(journal: Path | None, trial: Trial) -> None:
         file.write(json.dumps(asdict(trial)) + "\n")
 
 
-def _frozen(spec: ModelSpec, trial: Trial) -> Any:
+Space = Mapping[str, tuple[float, float, str]]
+
+
+def _space(spec: ModelSpec) -> Space:
+    """Where to search: class weights are of no use where there are no classes."""
+    classes = spec.objective == "classification"
+    return {
+        name: bounds
+        for name, bounds in spec.tuning_space.items()
+        if classes or name != "class_weights"
+    }
+
+
+def _frozen(space: Space, trial: Trial) -> Any:
     import optuna
 
     state = optuna.trial.TrialState.PRUNED if trial.pruned else optuna.trial.TrialState.COMPLETE
@@ -157,7 +173,7 @@ def _frozen(spec: ModelSpec, trial: Trial) -> Any:
         state=state,
         value=float(np.mean(trial.scores)),
         params=dict(trial.params),
-        distributions={name: _distribution(*bounds) for name, bounds in spec.tuning_space.items()},
+        distributions={name: _distribution(*bounds) for name, bounds in space.items()},
         intermediate_values=means,
     )
 
@@ -176,10 +192,10 @@ def _suggest(trial: optuna.Trial, name: str, least: float, greatest: float, kind
     return trial.suggest_float(name, least, greatest, log=kind == "log")
 
 
-def _inside(spec: ModelSpec, params: Mapping[str, Any]) -> dict[str, Any]:
+def _inside(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the parameters that are searched, drawn into the space where they lie outside."""
     return {
         name: min(max(params[name], least), greatest)
-        for name, (least, greatest, _) in spec.tuning_space.items()
+        for name, (least, greatest, _) in space.items()
         if name in params
     }

@@ -4,7 +4,8 @@ The parameters are chosen on folds inside the training rows. What the winner say
 newer rows, which it was not fitted on, is the validation part: on it the blend is judged, the
 chances are calibrated, the intervals drawn and the threshold chosen. The model is then fitted on
 all training rows. Nothing here looks at the test rows. One seed and one set of rows give one model,
-byte for byte, whatever the number of threads; a search that ends by the clock is the exception.
+byte for byte, whatever the number of threads; the exception is a search by optuna that ended by the
+clock or was taken up after an interruption.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from importlib import metadata
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +74,8 @@ class TrainedModel:
         params: Parameters of the trees, and `rounds`.
         tuning: What the search saw, or why there was none.
         validation: What was chosen on the validation part, and why: `rows`, `blend`,
-            `calibration`, `threshold`, `companions`.
+            `calibration`, `threshold`, `companions` (log loss on newer rows, beside that of the
+            words' shares), `companions_absent`.
         counts: Rows on every side, and what was left out.
         training_set_hash: Hash of the training set.
         trained_at: When training ended.
@@ -148,16 +151,21 @@ def train(
     members, files, linear = _fit_members(
         spec, base, tuned, valid.weights, rows, split.train, lambda: tell(done, "fitting")
     )
-    companions, absent = [], {}
+    companions, absent, beside = [], {}, {}
     for at, companion in enumerate(spec.companions):
         text = f"companion {companion.name}"
-        heartbeat = partial(tell, done + 1 + at, text)
-        made = fit_companion(companion, base, rows, frame, split.train, heartbeat)
+        # A label that looks further than the model's own must not look into the test period.
+        until = frame["as_of"].iloc[split.train] + companion.horizon
+        early = split.train[(until <= split.test_start).to_numpy()]
+        made = fit_companion(
+            companion, base, rows, frame, early, partial(tell, done + 1 + at, text)
+        )
         if isinstance(made, str):
             absent[companion.name] = made
-        else:
-            companions.append(made[0])
-            files[made[0]["file"]] = made[1]
+            continue
+        companions.append(made.facts)
+        files[made.facts["file"]] = made.trees
+        beside[companion.name] = made.log_loss
 
     manifest = {
         "format": FORMAT,
@@ -191,7 +199,7 @@ def train(
             "rounds": tuned.rounds,
         },
         tuning=tuned.record,
-        validation={**valid.record, "companions_absent": absent},
+        validation={**valid.record, "companions": beside, "companions_absent": absent},
         counts={
             **training_set.counts,
             "train_rows": len(split.train),
@@ -207,9 +215,13 @@ def train(
     )
 
 
-def journal_of(folder: Path, spec: ModelSpec, training_set: TrainingSet) -> Path:
-    """Where a search for these rows and this declaration keeps its trials."""
-    return folder / spec.name / f"{spec.hash[:12]}-{training_set.hash[:12]}.log"
+def journal_of(folder: Path, spec: ModelSpec, training_set: TrainingSet, seed: int) -> Path:
+    """Where a search for these rows, this declaration and this seed keeps its trials.
+
+    With another version of XGBoost they are trials of something else.
+    """
+    made_by = f"{seed}-{metadata.version('xgboost')}"
+    return folder / spec.name / f"{spec.hash[:12]}-{training_set.hash[:12]}-{made_by}.log"
 
 
 @dataclass(frozen=True)
@@ -382,7 +394,7 @@ def _rest(
         {**files, REST_FILE: _packed({**rest, **unranked})},
     )
     points = np.linspace(0, 1, QUANTILES)
-    rest["quantiles"] = np.quantile(model.predict(rows.values[chosen]).values, points)
+    rest["quantiles"] = np.quantile(model.raw_scores(rows.values[chosen]), points)
     sample = np.sort(np.random.default_rng(seed).permutation(chosen)[:DIMENSION_ROWS])
     sums = model.dimension_sums(model.contributions(rows.values[sample]))
     rest["dimension_quantiles"] = {

@@ -23,6 +23,9 @@ from leadml_pipelines.learning.training.trees import Trees, fit_trees, link_of
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
 
+UNDEFINED = -1e9
+"""The score where the metric can't be told, as of one class alone."""
+
 Tell = Callable[[int, str], None]
 """Called with fits done and what comes next; and between trees, so that it may raise to cancel."""
 
@@ -79,11 +82,12 @@ def search(
 
 
 def score(spec: ModelSpec, base: Mapping[str, Any], labels: Vector, raw: Vector) -> float:
-    """The spec's metric of raw scores; greater is always better."""
+    """The spec's metric of raw scores; greater is always better, `UNDEFINED` worse than any."""
     link = link_of(base)
     values = sigmoid(raw) if link == "logit" else np.exp(raw) if link == "log" else raw
     sign = 1 if spec.higher_is_better else -1
-    return sign * float(evaluate(spec, labels, values)[spec.metric])
+    found = evaluate(spec, labels, values).get(spec.metric)
+    return UNDEFINED if found is None else sign * float(found)
 
 
 def _by_grid(
@@ -140,10 +144,10 @@ def _by_grid(
     )
 
 
-def plain_scores(spec: ModelSpec, scores: Any) -> list[float]:
-    """Scores as the metric is written, whichever way is better."""
+def plain_scores(spec: ModelSpec, scores: Any) -> list[float | None]:
+    """Scores as the metric is written, whichever way is better; None where it is undefined."""
     sign = 1 if spec.higher_is_better else -1
-    return [sign * float(value) for value in scores]
+    return [None if value == UNDEFINED else sign * float(value) for value in scores]
 
 
 def _estimator(

@@ -114,6 +114,17 @@ def test_a_champion_that_needs_what_the_rows_lack_is_left_out_and_said(
     assert "not compared with the champion toy_2" in judged.decision.reasons[-1]
 
 
+def test_of_a_rare_event_chances_may_be_off_by_less(trained: TrainedModel) -> None:
+    test = trained.test.copy()
+    happened = np.flatnonzero(test["label"] == 1)
+    test.iloc[happened[8:], test.columns.get_loc("label")] = 0.0
+    rare = examine(replace(trained, test=test))
+    rate = test["label"].mean()
+    assert rate < 0.1
+    assert rare.evaluation["calibration"]["allowed"] == pytest.approx(rate / 2)
+    assert not rare.decision.passed
+
+
 def test_slices_by_agent_and_source_are_there_and_the_worst_is_one_of_them(
     examined: Examination,
 ) -> None:

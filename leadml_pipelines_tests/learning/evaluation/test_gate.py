@@ -74,12 +74,18 @@ def test_lower_is_better_for_a_loss() -> None:
 
 
 def test_a_candidate_below_the_champion_within_noise_passes() -> None:
-    decision = decide(spec_for(), _with_champion(0.72, -0.05, 0.001))
+    decision = decide(spec_for(), _with_champion(0.71, -0.03, 0.01))
     assert decision.passed
     assert _sentence(decision, "champion") == (
-        "ROC AUC 0.700 equals, within noise, the champion toy_1, 0.720: "
-        "the difference on the same rows is -0.025 (-0.050 to 0.001)"
+        "ROC AUC 0.700 equals, within noise, the champion toy_1, 0.710: "
+        "the difference on the same rows is -0.010 (-0.030 to 0.010)"
     )
+
+
+def test_a_candidate_far_below_the_champion_is_rejected_however_great_the_noise() -> None:
+    decision = decide(spec_for(champion_margin=0.02), _with_champion(0.73, -0.08, 0.02))
+    assert not decision.passed
+    assert "is more than 0.020 worse than, within noise, the champion" in decision.reasons[0]
 
 
 def test_a_candidate_below_the_champion_beyond_noise_is_rejected_first_of_all() -> None:
@@ -117,7 +123,7 @@ def test_chances_off_by_no_more_than_chance_pass_on_few_leads() -> None:
     ("ratio", "reach", "passed"),
     [(1.3, 0.1, False), (1.3, 0.4, True), (1.05, 0.01, True), (0.7, 0.1, False)],
 )
-def test_values_must_sum_to_what_came_within_noise_or_a_tenth(
+def test_values_must_sum_to_what_came_within_noise_or_a_quarter(
     ratio: float, reach: float, passed: bool
 ) -> None:
     evaluation = _evaluation("spearman", 0.3, 0.1, calibration=None)
@@ -170,6 +176,23 @@ def test_what_could_not_be_compared_is_told_last() -> None:
     decision = decide(spec_for(), _evaluation(), ["not compared with the champion toy_1: gone"])
     assert decision.passed
     assert decision.reasons[-1] == "not compared with the champion toy_1: gone"
+
+
+@pytest.mark.parametrize(
+    ("who", "name"),
+    [
+        ("heuristic", "the heuristic quality_rescaled"),
+        ("logistic", "a linear model"),
+        ("champion", "the champion"),
+    ],
+)
+def test_who_has_no_such_metric_on_these_rows_is_named(who: str, name: str) -> None:
+    evaluation = _evaluation("spearman", 0.3, 0.1, calibration=None)
+    evaluation |= {"logistic": {"spearman": _figure(0.2)}, who: {"mae": _figure(4.0)}}
+    decision = decide(spec_for("regression", floor=0.05), evaluation)
+    assert decision.reasons[-1] == (
+        f"not compared with {name}: its Spearman correlation is undefined on the test rows"
+    )
 
 
 def test_an_undefined_metric_does_not_pass() -> None:

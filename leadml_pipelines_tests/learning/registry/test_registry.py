@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 
 from leadml_pipelines.learning.evaluation.examination import Examination, examine
 from leadml_pipelines.learning.evaluation.gate import Decision
-from leadml_pipelines.learning.model import load_model
+from leadml_pipelines.learning.model import LoadedModel, load_model
 from leadml_pipelines.learning.registry.artifacts import IntegrityError
 from leadml_pipelines.learning.registry.model_records import json_ready
 from leadml_pipelines.learning.registry.registry import (
@@ -181,6 +181,47 @@ def test_rollback_without_a_previous_champion_is_refused(
         registry.rollback("toy", by="anna")
 
 
+def test_a_promotion_while_a_rollback_verifies_is_not_kept_waiting_and_ends_the_rollback(
+    registry: Registry, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = (stored().model_id for _ in range(3))
+    registry.promote(first, by="anna")
+    registry.promote(second, by="anna")
+    load, pool = registry._load, ThreadPoolExecutor(1)
+
+    def slowly(record: ModelRecord) -> LoadedModel:
+        """As a slow store: meanwhile somebody else promotes."""
+        monkeypatch.undo()
+        pool.submit(registry.promote, third, by="carl").result(timeout=20)
+        return load(record)
+
+    monkeypatch.setattr(registry, "_load", slowly)
+    with pytest.raises(RegistryError, match=f"not rolled back: .* meanwhile, to {third}"):
+        registry.rollback("toy", by="ben")
+    pool.shutdown()
+    assert [registry.get(i).status for i in (second, third)] == ["previous", "champion"]
+
+
+def test_with_the_store_away_no_alias_changes_and_that_is_said(
+    registry: Registry, stored: Stored, postgres_url: str
+) -> None:
+    first, second = (stored().model_id for _ in range(2))
+    registry.promote(first, by="anna")
+    registry.promote(second, by="anna")
+    with connect(postgres_url) as connection:
+        connection.execute(
+            "UPDATE leadml.models SET artifact_uri = 'ftp://127.0.0.1:1/models/' || model_id"
+        )
+    why = (
+        r"can't be verified, because the store .* \(ConnectionRefusedError\); no alias was changed"
+    )
+    with pytest.raises(RegistryError, match=f"{first} {why}"):
+        registry.rollback("toy", by="ben")
+    with pytest.raises(RegistryError, match=why):
+        registry.promote(first, by="ben")
+    assert registry.get(second).status == "champion"
+
+
 def test_every_change_of_an_alias_is_recorded_with_its_kind_and_by_whom(
     registry: Registry, stored: Stored
 ) -> None:
@@ -235,11 +276,35 @@ def test_a_program_does_not_undo_a_rollback(registry: Registry, stored: Stored) 
     second = stored(compared_with=first.model_id)
     registry.promote(second.model_id, by="dagster", automatic=True)
     registry.rollback("toy", by="anna")
-    with pytest.raises(PromotionRefusedError, match="only a person"):
-        registry.promote(second.model_id, by="dagster", automatic=True)
+    for refused in (second, stored(compared_with=first.model_id)):
+        with pytest.raises(PromotionRefusedError, match="anna rolled back toy"):
+            registry.promote(refused.model_id, by="dagster", automatic=True)
     champion = registry.champion("toy")
     assert champion is not None
     assert champion.model_id == first.model_id
+
+
+def test_once_a_person_promotes_again_programs_may_too(registry: Registry, stored: Stored) -> None:
+    first = stored()
+    registry.promote(first.model_id, by="dagster", automatic=True)
+    second = stored(compared_with=first.model_id)
+    registry.promote(second.model_id, by="dagster", automatic=True)
+    registry.rollback("toy", by="anna")
+    third = stored(compared_with=first.model_id)
+    registry.promote(third.model_id, by="anna")
+    fourth = stored(compared_with=third.model_id)
+    assert registry.promote(fourth.model_id, by="dagster", automatic=True).status == "champion"
+
+
+def test_a_former_champion_is_brought_back_by_a_person_alone(
+    registry: Registry, stored: Stored
+) -> None:
+    first = stored()
+    registry.promote(first.model_id, by="dagster", automatic=True)
+    second = stored(compared_with=first.model_id)
+    registry.promote(second.model_id, by="dagster", automatic=True)
+    with pytest.raises(PromotionRefusedError, match="only a person"):
+        registry.promote(first.model_id, by="dagster", automatic=True)
 
 
 def test_of_two_programs_that_promote_at_once_one_is_refused(
@@ -405,7 +470,35 @@ def test_a_candidate_clearly_worse_than_the_champion_on_the_same_rows_is_rejecte
     assert "the champion" in record.gate_reasons[0]
 
 
-def test_a_champion_that_can_not_be_measured_does_not_keep_its_successors_out(
+def _damage(registry: Registry, artifacts: Path, model_id: str) -> None:
+    path = artifacts / model_id / "model.ubj"
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+def _change_keys(registry: Registry, artifacts: Path, model_id: str) -> None:
+    registry._key = SigningKey("another signing key of the tests")
+
+
+@pytest.mark.parametrize("lose", [_damage, _change_keys])
+def test_a_worse_model_is_not_promoted_by_a_program_when_the_champion_can_not_be_loaded(
+    registry: Registry,
+    trained: TrainedModel,
+    tmp_path: Path,
+    lose: Callable[[Registry, Path, str], None],
+) -> None:
+    champion = registry.promote(registry.register(trained).model_id, by="anna")
+    lose(registry, tmp_path / "artifacts", champion.model_id)
+    blind = spec_for(exclude=("source", "inbound_count_30d"))
+    worse = registry.register(train(blind, toy_set(blind), seed=7, threads=1))
+    assert (worse.passed_gate, worse.compared_with) == (True, None)
+    with pytest.raises(
+        PromotionRefusedError, match=f"not compared with the champion {champion.model_id}.*person"
+    ):
+        registry.promote(worse.model_id, by="dagster", automatic=True)
+    assert registry.promote(worse.model_id, by="anna").status == "champion"
+
+
+def test_a_champion_that_can_not_be_measured_leaves_its_successor_to_a_person(
     registry: Registry, trained: TrainedModel
 ) -> None:
     registry.promote(registry.register(trained).model_id, by="anna")
@@ -417,7 +510,11 @@ def test_a_champion_that_can_not_be_measured_does_not_keep_its_successors_out(
     rows = assemble(spec, frame, without, **span)
     record = registry.register(train(spec, rows, seed=7, threads=1))
     assert record.passed_gate
+    assert record.compared_with is None
     assert "not compared with the champion" in record.gate_reasons[-1]
+    with pytest.raises(PromotionRefusedError, match="A person decides"):
+        registry.promote(record.model_id, by="dagster", automatic=True)
+    assert registry.promote(record.model_id, by="anna").status == "champion"
 
 
 def test_a_changed_file_is_named_and_neither_loaded_nor_promoted(
@@ -448,6 +545,46 @@ def test_when_the_row_can_not_be_written_no_files_stay(
         registry.store(broken, examined, None)
     assert list((tmp_path / "artifacts").iterdir()) == []
     assert registry.models() == []
+
+
+@pytest.fixture
+def at_commit(postgres_url: str) -> Iterator[Callable[[str], None]]:
+    """Lets PostgreSQL run a statement when a model's row is about to be committed."""
+
+    def let(statement: str) -> None:
+        with connect(postgres_url) as connection:
+            connection.execute(
+                "CREATE FUNCTION leadml.at_commit() RETURNS trigger LANGUAGE plpgsql AS"
+                f" $$ BEGIN {statement}; RETURN NULL; END $$".encode()
+            )
+            connection.execute(
+                "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON leadml.models"
+                " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION leadml.at_commit()"
+            )
+
+    yield let
+    with connect(postgres_url) as connection:
+        connection.execute("DROP FUNCTION leadml.at_commit CASCADE")
+
+
+def test_a_commit_that_the_database_refuses_leaves_no_files(
+    registry: Registry, stored: Stored, tmp_path: Path, at_commit: Callable[[str], None]
+) -> None:
+    at_commit("RAISE EXCEPTION 'refused'")
+    with pytest.raises(psycopg.Error, match="refused"):
+        stored()
+    assert list((tmp_path / "artifacts").iterdir()) == []
+
+
+def test_a_connection_lost_while_the_row_is_committed_leaves_the_files_that_it_may_name(
+    registry: Registry, stored: Stored, tmp_path: Path, at_commit: Callable[[str], None]
+) -> None:
+    at_commit("PERFORM pg_terminate_backend(pg_backend_pid())")
+    with pytest.raises(psycopg.OperationalError) as raised:
+        stored()
+    (folder,) = (tmp_path / "artifacts").iterdir()
+    assert (folder / "manifest.sig").exists()
+    assert f"nobody knows whether {folder.name} was registered" in raised.value.__notes__[0]
 
 
 def test_a_model_nobody_registered_is_named(registry: Registry) -> None:

@@ -56,6 +56,20 @@ def test_the_terms_of_a_linear_member_are_centred_and_sum_to_its_score(objective
     np.testing.assert_array_equal(again.raw_scores(values), member.raw_scores(values))
 
 
+def test_expected_values_are_never_less_than_nothing() -> None:
+    spec = spec_for("regression", learner="stack")
+    trained = train(spec, toy_set(spec), seed=7, threads=1)
+    model = trained.load()
+    values = model.encoder.encode(trained.test)
+    assert model.raw_scores(values).min() < 0 <= model.predict(values).values.min()
+
+
+def test_a_stack_is_the_same_on_any_number_of_threads() -> None:
+    spec = spec_for(learner="stack")
+    one, two = (train(spec, toy_set(spec), seed=7, threads=n) for n in (1, 2))
+    assert one.files == two.files
+
+
 def test_a_stack_that_wins_has_several_members_and_is_explained_exactly() -> None:
     spec = spec_for(learner="stack")
     trained = train(spec, toy_set(spec), seed=7, threads=1)

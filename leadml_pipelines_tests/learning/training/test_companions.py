@@ -72,6 +72,27 @@ def test_without_its_words_a_companion_is_absent_and_says_why() -> None:
     )
 
 
+def test_a_companion_that_knows_no_more_than_the_shares_is_absent() -> None:
+    frame = rows_frame(objective="regression")
+    words = pd.Series(np.random.default_rng(0).choice(["red", ""], len(frame)), dtype="str")
+    trained = train_with(COLOUR, words, frame)
+    assert trained.load().companions == ()
+    why = trained.validation["companions_absent"]["colour"]
+    assert "no better than the words' shares" in why
+
+
+def test_a_companion_that_looks_further_does_not_learn_from_the_test_period() -> None:
+    frame = rows_frame(objective="regression")
+    longer = replace(COLOUR, horizon=timedelta(days=60))
+    words = coloured(frame)
+    before = train_with(longer, words, frame)
+    test_start = before.test["created_at"].min()
+    late = frame["as_of"] + longer.horizon > test_start
+    changed = words.mask(late & words.notna(), "red")
+    after = train_with(longer, changed, frame)
+    assert before.files["colour.ubj"] == after.files["colour.ubj"]
+
+
 def test_no_rows_have_no_chances() -> None:
     frame = rows_frame(objective="regression")
     model = train_with(COLOUR, coloured(frame), frame).load()

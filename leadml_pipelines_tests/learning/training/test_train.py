@@ -207,6 +207,30 @@ def test_encoding_gives_numbers_codes_and_nan() -> None:
     np.testing.assert_array_equal(encoder.encode(frame), expected)
 
 
+@pytest.mark.parametrize("huge", [1e39, -1e300, np.inf])
+def test_what_is_too_great_for_the_trees_is_missing(trained: TrainedModel, huge: float) -> None:
+    spec = spec_for()
+    frame = rows_frame()
+    frame.loc[frame.index % 7 == 0, "noise"] = huge
+    train(spec, toy_set(spec, frame), seed=7, threads=1)
+    model = trained.load()
+    row = model.encoder.encode(frame.iloc[1:2])
+    row[0, model.features.index("noise")] = huge
+    gone = np.where(np.abs(row) > 1e38, np.nan, row)
+    assert model.predict(row).values == model.predict(gone).values
+    assert (model.contributions(row).values == model.contributions(gone).values).all()
+
+
+def test_rare_positives_do_not_end_a_training() -> None:
+    spec = spec_for()
+    frame = rows_frame(seed=11)
+    keep = (frame["label"] == 0) | frame["entity_id"].str[-2:].isin(["17", "42", "63", "88"])
+    rare = frame[keep].reset_index(drop=True)
+    assert rare["label"].mean() < 0.06
+    trained = train(spec, toy_set(spec, rare), seed=7, threads=1)
+    assert trained.load().predict(trained.load().encoder.encode(rare)).values.max() < 1
+
+
 def test_an_encoder_survives_its_document() -> None:
     encoder = Encoder.fit([Column("word", "category")], pd.DataFrame({"word": ["b", "a"]}))
     assert from_document(json.loads(json.dumps(to_document(encoder)))) == encoder

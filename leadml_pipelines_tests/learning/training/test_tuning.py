@@ -92,7 +92,41 @@ def test_a_search_ends_by_the_clock_and_still_has_a_winner() -> None:
     assert 1 <= len(trained.tuning["combinations"]) < 5
 
 
+def test_pruned_trials_are_kept_and_counted_too(tmp_path: Path) -> None:
+    journal = tmp_path / "trials.log"
+    spec = spec_for(tuner="optuna", tuning_trials=14)
+    trained = train(spec, toy_set(spec), seed=7, threads=1, journal=journal)
+    assert trained.tuning["pruned"] > 0
+    kept = read_journal(journal)
+    assert len(kept) == 14
+    assert sum(trial.pruned for trial in kept) == trained.tuning["pruned"]
+
+
+def test_a_search_that_is_taken_up_tries_nothing_twice(tmp_path: Path) -> None:
+    journal = tmp_path / "trials.log"
+    for trials in (8, 14):
+        spec = spec_for(tuner="optuna", tuning_trials=trials)
+        train(spec, toy_set(spec), seed=7, threads=1, journal=journal)
+    tried = [tuple(sorted(trial.params.items())) for trial in read_journal(journal)]
+    assert len(set(tried)) == 14
+
+
+def test_class_weights_are_not_searched_where_there_are_no_classes() -> None:
+    spec = spec_for("regression", tuner="optuna", tuning_trials=2)
+    trained = train(spec, toy_set(spec), seed=7, threads=1)
+    assert all("class_weights" not in c["params"] for c in trained.tuning["combinations"])
+
+
+def test_a_metric_that_a_fold_can_not_tell_loses_and_does_not_end_the_search() -> None:
+    # Nobody is called by so shallow trees at so strict a threshold: precision is undefined.
+    spec = spec_for(metric="precision", rounds=1, params={"learning_rate": 0.001})
+    trained = train(spec, toy_set(spec), seed=7, threads=1)
+    assert [c["scores"] for c in trained.tuning["combinations"]] == [[None, None]] * 2
+
+
 def test_another_declaration_or_other_rows_are_another_search(tmp_path: Path) -> None:
     spec = spec_for()
     rows = toy_set(spec)
-    assert journal_of(tmp_path, spec, rows) != journal_of(tmp_path, OPTUNA, rows)
+    mine = journal_of(tmp_path, spec, rows, 7)
+    assert mine != journal_of(tmp_path, OPTUNA, rows, 7)
+    assert mine != journal_of(tmp_path, spec, rows, 8)

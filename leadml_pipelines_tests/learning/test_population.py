@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leadml_pipelines.learning.population import Population, PopulationError
 from leadml_pipelines.learning.specs import SPECS
-from leadml_pipelines.serving.population import Population, PopulationError
+from leadml_pipelines_tests.learning.frames import spec_for
 
 NAMES = {"is_open": 0, "inbound_count_30d": 1, "active_policy_count": 2}
 NAN = float("nan")
@@ -14,6 +18,18 @@ NAN = float("nan")
 
 def _holds(condition: str, *row: float) -> bool:
     return bool(Population(condition).holds(np.array([row]), NAMES)[0])
+
+
+@given(
+    st.lists(st.tuples(*[st.sampled_from([None, 0, 1, 2, 3])] * 3), min_size=1, max_size=12),
+    st.sampled_from(["x != 3", "x > y or not z", "0 < x <= 2 and z", "not (x == y)", ""]),
+)
+def test_training_and_answers_score_the_same(rows: list[tuple[Any, ...]], condition: str) -> None:
+    frame = pd.DataFrame(rows, columns=["x", "y", "z"], dtype="Int64")
+    frame["z"] = (frame["z"] > 1).astype("boolean")
+    values = frame.astype("Float64").to_numpy(float, na_value=NAN)
+    online = Population(condition).holds(values, {"x": 0, "y": 1, "z": 2})
+    assert spec_for(population=condition).in_population(frame).tolist() == online.tolist()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Who a model scores: its population's condition, evaluated on packed rows."""
+"""Who a model scores: its population's condition, the same for training and for answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leadml_pipelines.online.format import Matrix
+from leadml_pipelines.learning.encoding import Matrix
 
 Mask = npt.NDArray[np.bool_]
 
