@@ -94,7 +94,7 @@ def answers(settings: Settings, scale: float) -> list[Document]:
     publish_snapshot(online.store, "lead", lead_features(), frame, utc_now())
     pointer = make_model(settings.artifacts, "conversion", "conversion_1")
     online.store.set_model_pointer("conversion", "champion", pointer)
-    shelf = ModelShelf(online.store, dict, SigningKey(KEY), metrics)
+    shelf = ModelShelf(online.store, dict, SigningKey(KEY), settings.artifacts, metrics)
     shelf.refresh()
     log = PredictionLog(settings, metrics)
     off = PredictionLog(settings.model_copy(update={"prediction_log": False}), metrics)

@@ -114,7 +114,8 @@ def promoted_model_sensor(
     """
     from leadml_pipelines.online.publish_models import is_in_step
 
-    if is_in_step(redis.store(), registry(postgres, settings).held()):
+    held, records = registry(postgres, settings).overview()
+    if is_in_step(redis.store(), [(one, records[one.model_id]) for one in held]):
         return dg.SkipReason("Redis points to every champion and challenger")
     return _request(context, publish_models.name)
 

@@ -89,6 +89,11 @@ def snapshot_key(entity_type: str) -> str:
     return f"leadml:snapshot:{entity_type}"
 
 
+def is_model_name(text: str) -> bool:
+    """Whether a model can have this name: lower-case letters, digits and `_`."""
+    return _NAME.fullmatch(text) is not None
+
+
 def model_key(name: str, role: str) -> str:
     """Key of a model pointer.
 
@@ -96,7 +101,7 @@ def model_key(name: str, role: str) -> str:
         ValueError: the name or the role is not lower-case letters, digits and `_`.
     """
     for what, text in (("model name", name), ("model role", role)):
-        if not _NAME.fullmatch(text):
+        if not is_model_name(text):
             raise ValueError(f"{text!r} is no {what}; use lower-case letters, digits and _")
     return f"leadml:model:{name}:{role}"
 

@@ -24,7 +24,8 @@ CLAIM_EVERY = 10.0
 MAX_DOCUMENT = 1024 * 1024
 """Bytes of an entry; what is longer is none of ours."""
 
-_REMOVED_AT_ONCE = 10_000
+REMOVED_AT_ONCE = 10_000
+"""Old predictions that are removed in one transaction."""
 
 # PostgreSQL reads the documents itself: nothing is parsed in the process that answers requests. A
 # document without entities makes a row of nothing, which the table refuses.
@@ -50,7 +51,13 @@ LEFT JOIN LATERAL ROWS FROM (
 ON CONFLICT (prediction_id) DO NOTHING
 """
 
-_ROW_ERRORS = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.StatementTooComplex)
+_ROW_ERRORS = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.errors.StatementTooComplex,
+    # A text that is too long for the table's index.
+    psycopg.errors.ProgramLimitExceeded,
+)
 """What an entry is to blame for; anything else is PostgreSQL's, and passes."""
 
 T = TypeVar("T")
@@ -128,17 +135,13 @@ class PredictionDrain:
                     return total
 
     def prune(self, keep_days: int) -> int:
-        """Remove predictions that are older; returns how many.
+        """Remove predictions that are older, `REMOVED_AT_ONCE` at the most; returns how many.
 
         Raises:
             psycopg.Error, or what `run` makes of it.
         """
-        removed = 0
-        while True:
-            count = self._run(lambda connection: _remove(connection, keep_days))
-            removed += count
-            if count < _REMOVED_AT_ONCE:
-                return removed
+        removed: int = self._run(lambda connection: _remove(connection, keep_days))
+        return removed
 
     def _step(self) -> Drained:
         entries = self._next()
@@ -221,7 +224,7 @@ def _remove(connection: psycopg.Connection[Any], keep_days: int) -> int:
         "DELETE FROM leadml.predictions WHERE prediction_id IN ("
         " SELECT prediction_id FROM leadml.predictions"
         " WHERE predicted_at < now() - make_interval(days => %s) LIMIT %s)",
-        (keep_days, _REMOVED_AT_ONCE),
+        (keep_days, REMOVED_AT_ONCE),
     ).rowcount
 
 

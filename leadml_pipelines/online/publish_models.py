@@ -52,6 +52,17 @@ class Registry(Protocol):
         """What every alias points to, and that model, while nobody else publishes."""
 
 
+def pointer_of(record: Record, role: str, traffic_share: float) -> dict[str, Any]:
+    """The pointer to a registered version, as it is in Redis.
+
+    Args:
+        record: The version.
+        role: `champion` or `challenger`.
+        traffic_share: Share of the entities that a challenger answers for; 1 of the champion.
+    """
+    return {**record.pointer(), "role": role, "traffic_share": traffic_share}
+
+
 def publish_model(
     store: OnlineStore, record: Record, role: str = CHAMPION, traffic_share: float = 1.0
 ) -> bool:
@@ -67,7 +78,7 @@ def publish_model(
     Returns:
         False if the pointer is that already, and nobody was told.
     """
-    pointer = {**record.pointer(), "role": role, "traffic_share": traffic_share}
+    pointer = pointer_of(record, role, traffic_share)
     if store.model_pointer(record.name, role) == pointer:
         return False
     store.set_model_pointer(record.name, role, pointer)
@@ -106,18 +117,23 @@ def publish_roles(
 
 
 def is_in_step(
-    store: OnlineStore, held: Sequence[Held], names: Collection[str] | None = None
+    store: OnlineStore,
+    every: Sequence[tuple[Held, Record]],
+    names: Collection[str] | None = None,
 ) -> bool:
-    """Whether Redis points to what the registry says."""
-    for one in held:
-        if one.alias in ROLES and _named(one.name, names):
-            pointer = store.model_pointer(one.name, one.alias)
-            if pointer is None or (pointer["model_id"], pointer.get("traffic_share", 1.0)) != (
-                one.model_id,
-                one.traffic_share,
-            ):
+    """Whether Redis points to what the registry says, with every word of each pointer.
+
+    Args:
+        store: Where the pointers are.
+        every: What every alias points to, and that model.
+        names: Names of the models; all of them if None.
+    """
+    for held, record in every:
+        if held.alias in ROLES and _named(held.name, names):
+            wanted = pointer_of(record, held.alias, held.traffic_share)
+            if store.model_pointer(held.name, held.alias) != wanted:
                 return False
-    return not _left_over(store, held, names)
+    return not _left_over(store, [held for held, _ in every], names)
 
 
 def _left_over(
@@ -125,7 +141,7 @@ def _left_over(
 ) -> list[str]:
     """Names of models whose challenger Redis still has, though there is none any more."""
     challenged = {one.name for one in held if one.alias == CHALLENGER}
-    online = store.model_pointers(CHALLENGER)
+    online = store.model_names(CHALLENGER)
     return [name for name in online if name not in challenged and _named(name, names)]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import redis
+import structlog
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -40,6 +41,8 @@ KEPT_SCHEMAS = 1000
 
 _KEYS_PER_SCRIPT = 250
 _SCRIPTS_PER_TRIP = 8
+
+log = structlog.get_logger(__name__)
 
 # For each key: the stored value stays if it is newer (by as_of, then by computed_at). A value dated
 # in the future is refused, for it would keep every real one out. A key of another type than ours
@@ -148,6 +151,7 @@ class OnlineStore:
         self._schema_seconds = max(SCHEMA_SECONDS, 2 * ttl_seconds)
         self._random = np.random.default_rng()
         self._schemas: dict[tuple[str, int], Schema] = {}
+        self._misunderstood: dict[tuple[str, str], bytes] = {}
         self._write = self._redis.register_script(_WRITE)
         self._discard = self._redis.register_script(_DISCARD)
         self._keep_schema = self._redis.register_script(_KEEP_SCHEMA)
@@ -456,19 +460,40 @@ class OnlineStore:
             pipe.execute()
 
     def model_pointer(self, name: str, role: str) -> dict[str, Any] | None:
-        """What a model's role points to; None if it points nowhere."""
+        """What a model's role points to; None if it points nowhere, or nobody understands it."""
         text: Any = self._redis.get(keys.model_key(name, role))
-        return None if text is None else json.loads(text)
+        return None if text is None else _pointer(text)
+
+    def model_names(self, role: str) -> list[str]:
+        """Names of the models that have this role, be it that nobody understands the pointer."""
+        members: Any = self._redis.smembers(keys.MODEL_NAMES)
+        pairs = (member.decode(errors="replace").rpartition(":") for member in members)
+        return sorted(
+            name
+            for name, _, member_role in pairs
+            if member_role == role and keys.is_model_name(name)
+        )
 
     def model_pointers(self, role: str) -> dict[str, dict[str, Any]]:
-        """Every model that has this role: name to pointer."""
-        members: Any = self._redis.smembers(keys.MODEL_NAMES)
-        pairs = (member.decode().rpartition(":") for member in members)
-        names = sorted(name for name, _, member_role in pairs if member_role == role)
+        """Every model that has this role: name to pointer.
+
+        A pointer that nobody understands is left out, with a warning: it must not keep all others
+        from being followed. Publishing overwrites it.
+        """
+        names = self.model_names(role)
         if not names:
             return {}
         texts: Any = self._redis.mget([keys.model_key(name, role) for name in names])
-        return {name: json.loads(text) for name, text in zip(names, texts, strict=True) if text}
+        found: dict[str, dict[str, Any]] = {}
+        for name, text in zip(names, texts, strict=True):
+            pointer = None if text is None else _pointer(text)
+            if pointer is not None:
+                found[name] = pointer
+            elif text is not None and self._misunderstood.get((name, role)) != text:
+                # Once: the pointers are read every few seconds.
+                self._misunderstood[name, role] = text
+                log.warning("model_pointer_not_understood", model=name, role=role)
+        return found
 
     def model_changes(self, timeout_seconds: float) -> Iterator[bool]:
         """Listen for changes of model pointers: True for one, False after each quiet timeout.
@@ -483,6 +508,15 @@ class OnlineStore:
             listener.subscribe(keys.MODEL_CHANNEL)
             while True:
                 yield listener.get_message(timeout=timeout_seconds) is not None
+
+
+def _pointer(text: bytes) -> dict[str, Any] | None:
+    """A pointer's document; None if it is none."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def entity_keys_checked(

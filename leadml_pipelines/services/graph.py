@@ -62,7 +62,12 @@ class GraphService:
             # -P: nothing in the data folder may pass for a Python module.
             [sys.executable, "-P", "-m", "leadml_pipelines.services.graph_server"],
             lambda: _answers(ports[0], password),
-            env=dict(os.environ),
+            # Java and Python may need any of it, but none of LeadML's keys and passwords.
+            env={
+                name: value
+                for name, value in os.environ.items()
+                if not name.upper().startswith("LEADML_")
+            },
             cwd=self.folder(home),
             stdin=json.dumps(given).encode(),
             address=f"bolt://127.0.0.1:{ports[0]}",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leadml_pipelines.online.format import Micros
-from leadml_pipelines.serving.models import Part
+from leadml_pipelines.serving.assignment import Part
 from leadml_pipelines.serving.reader import Found
 
 Vector = npt.NDArray[np.float64]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib import metadata
+from typing import Any
 
 from fastapi import FastAPI
 
 from leadml_pipelines.learning.registry.signing import SigningKey
+from leadml_pipelines.online.publish_models import pointer_of
 from leadml_pipelines.serving.alert_metrics import AlertMetrics
+from leadml_pipelines.serving.assignment import CHALLENGER, CHAMPION, Role
 from leadml_pipelines.serving.connections import Connections
 from leadml_pipelines.serving.engineer_routes import open_connections
 from leadml_pipelines.serving.errors import add_error_handlers
@@ -21,6 +24,7 @@ from leadml_pipelines.serving.graph_lookup import GraphLookup
 from leadml_pipelines.serving.lineages import trace_ahead
 from leadml_pipelines.serving.lookup import import_ahead
 from leadml_pipelines.serving.metrics import Metrics, MetricsMiddleware
+from leadml_pipelines.serving.model_routes import ANSWER_SECONDS
 from leadml_pipelines.serving.models import ModelShelf, Pointers
 from leadml_pipelines.serving.online_features import OnlineFeatures
 from leadml_pipelines.serving.prediction_log import PredictionLog
@@ -56,8 +60,9 @@ def create_app(settings: Settings) -> FastAPI:
     prediction_log = PredictionLog(settings, measured)
     shelf = ModelShelf(
         online.store,
-        _champions(settings, postgres_url),
+        _registered(settings, postgres_url),
         SigningKey.of(settings),
+        settings.artifacts,
         measured,
         partial(_settle, online, graph),
     )
@@ -112,16 +117,26 @@ def _lifespan(
     return lifespan
 
 
-def _champions(settings: Settings, postgres_url: str) -> Callable[[], Pointers]:
-    """The champions as the registry in PostgreSQL knows them."""
+def _registered(settings: Settings, postgres_url: str) -> Callable[[], Mapping[Role, Pointers]]:
+    """The pointers by role as the registry in PostgreSQL knows them."""
 
-    def read() -> Pointers:
+    def read() -> Mapping[Role, Pointers]:
         from leadml_pipelines.learning.registry.registry import Registry
-        from leadml_pipelines.learning.specs import SPECS
 
-        registry = Registry.of(settings, postgres_url)
-        found = {name: registry.champion(name) for name in SPECS}
-        return {name: record.pointer() for name, record in found.items() if record is not None}
+        registry = Registry.of(
+            settings,
+            postgres_url,
+            answer_seconds=ANSWER_SECONDS,
+            connect_timeout=int(ANSWER_SECONDS),
+        )
+        held, records = registry.overview()
+        found: dict[Role, dict[str, Mapping[str, Any]]] = {CHAMPION: {}, CHALLENGER: {}}
+        for one in held:
+            if one.alias != "previous":
+                found[one.alias][one.name] = pointer_of(
+                    records[one.model_id], one.alias, one.traffic_share
+                )
+        return found
 
     return read
 

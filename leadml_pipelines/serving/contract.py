@@ -62,12 +62,13 @@ class FeatureRetrieveRequest(FeatureBatchRequest):
 class EntityMeta(BaseModel):
     """Whether an entity is known, where its features come from and how old they are."""
 
-    status: Literal["present", "stale", "unknown"] = Field(
+    status: Literal["present", "stale", "unknown", "unavailable"] = Field(
         description="unknown: there is no such entity; stale: older than features should ever be, "
-        "or perhaps untrue since an event, and they could not be computed anew"
+        "or perhaps untrue since an event, and they could not be computed anew; unavailable: not "
+        "cached, and PostgreSQL does not answer now, so that nobody can say whether it is known"
     )
     as_of: datetime | None = Field(
-        description="the moment that the values describe; null for an unknown entity, as are age "
+        description="the moment that the values describe; null where there are none, as are age "
         "and source"
     )
     age_seconds: float | None = Field(description="time since then")
@@ -423,7 +424,9 @@ class Prediction(BaseModel):
         description="the version that answered", examples=["churn_20260115_103000"]
     )
     timestamp: datetime = Field(description="when the prediction was made")
-    features_as_of: datetime = Field(description="the moment that its inputs describe")
+    features_as_of: datetime | None = Field(
+        description="the moment that its inputs describe; null where they are unavailable"
+    )
     stale: bool = Field(
         description="whether its inputs are older than they should be, or perhaps untrue since an "
         "event, and could not be computed anew"

@@ -109,6 +109,12 @@ class Metrics:
             ["model"],
             registry=self.registry,
         )
+        self.challenger_failures = Counter(
+            "leadml_challenger_failed_predictions_total",
+            "Entities that the champion answered for because the challenger failed.",
+            ["model", "model_id"],
+            registry=self.registry,
+        )
 
 
 class MetricsMiddleware:

@@ -19,6 +19,7 @@ from leadml_pipelines.serving.errors import ApiError, json_response
 from leadml_pipelines.settings import Settings
 
 if TYPE_CHECKING:
+    from leadml_pipelines.learning.registry.model_records import ModelRecord
     from leadml_pipelines.learning.registry.registry import Registry
 
 ANSWER_SECONDS = 2.0
@@ -49,16 +50,20 @@ def model_routes(settings: Settings) -> APIRouter:
         from leadml_pipelines.learning.registry.model_documents import summary
 
         with _registry(settings) as registry:
-            held = registry.held()
-            data = []
-            for name in registry.names():
-                mine = {one.alias: one.model_id for one in held if one.name == name}
-                answer: dict[str, Any] = {"name": name}
-                for alias in ("champion", "challenger", "previous"):
-                    found = mine.get(alias)
-                    answer[alias] = summary(registry.get(found), held) if found else None
-                answer["last_trained"] = summary(registry.newest(name), held)
-                data.append(answer)
+            held, records = registry.overview()
+        # Of each name the newest comes first.
+        newest: dict[str, ModelRecord] = {}
+        for record in records.values():
+            newest.setdefault(record.name, record)
+        data = []
+        for name, last_trained in newest.items():
+            mine = {one.alias: one.model_id for one in held if one.name == name}
+            answer: dict[str, Any] = {"name": name}
+            for alias in ("champion", "challenger", "previous"):
+                found = mine.get(alias)
+                answer[alias] = summary(records[found], held) if found else None
+            answer["last_trained"] = summary(last_trained, held)
+            data.append(answer)
         return json_response({"success": True, "data": data})
 
     @routes.get("/{model_id}", response_model=contract.ModelResponse)
@@ -67,7 +72,7 @@ def model_routes(settings: Settings) -> APIRouter:
         from leadml_pipelines.learning.registry.model_documents import detail
 
         with _registry(settings) as registry:
-            record = registry.find(model_id)
+            record = _find(registry, model_id)
             held = registry.held(record.name)
             changes = registry.changes(model_id=record.model_id)
         return json_response({"success": True, "data": detail(record, held, changes)})
@@ -87,13 +92,20 @@ def model_routes(settings: Settings) -> APIRouter:
     ) -> Response:
         """The model card: a page for a browser, Markdown where that is asked for."""
         with _registry(settings) as registry:
-            record = registry.find(model_id)
+            record = _find(registry, model_id)
             if format == "md" or (format is None and _MARKDOWN in accept):
                 return Response(record.card, media_type=f"{_MARKDOWN}; charset=utf-8")
             pictures = _pictures(registry, record.model_id)
         return HTMLResponse(card_page(record.model_id, record.card, pictures), headers=HEADERS)
 
     return routes
+
+
+def _find(registry: Registry, model_id: str) -> ModelRecord:
+    if "\0" in model_id:
+        # PostgreSQL has no such text, and says so as if it were at fault.
+        raise ApiError(HTTPStatus.NOT_FOUND, "unknown_model", "no model's id holds a NUL byte")
+    return registry.find(model_id)
 
 
 def _pictures(registry: Registry, model_id: str) -> dict[str, bytes]:

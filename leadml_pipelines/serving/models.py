@@ -5,91 +5,41 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psycopg
 import redis
 import structlog
 
 from leadml_pipelines.errors import UserError
-from leadml_pipelines.learning.model import Aligner, LoadedModel, load_model
-from leadml_pipelines.learning.population import Population
 from leadml_pipelines.learning.registry.signing import SigningKey
-from leadml_pipelines.online.format import Rows, Schema
+from leadml_pipelines.online.format import Rows
 from leadml_pipelines.online.store import OnlineStore
-from leadml_pipelines.serving.answers import Answers
-from leadml_pipelines.serving.assignment import challenged
+from leadml_pipelines.serving.assignment import CHALLENGER, CHAMPION, Part, Role, assign
 from leadml_pipelines.serving.metrics import Metrics
+from leadml_pipelines.serving.served_model import ServedModel, load, require_ours
 from leadml_pipelines.times import utc_now
 
-ROLE = "champion"
-CHALLENGER = "challenger"
 POLL_SECONDS = 3.0
 """Seconds between two looks at the pointers, in case a message was lost."""
+LONGEST_PAUSE = 60.0
+"""Most seconds until what could not be loaded is tried again; the pauses double up to it."""
 
 _STOP_NOTICED = 0.2
 """Seconds until the thread notices that it shall end."""
+_STOP_SECONDS = 3.0
+"""Seconds that are waited for a model that is being loaded; the thread dies with the process."""
+_SETTLE_SECONDS = 1.0
+"""Seconds that are waited for what runs after the first look, likewise."""
 
 Pointers = Mapping[str, Mapping[str, Any]]
 """Model name to pointer."""
 
 _SHARE = "traffic_share"
 
-# What a pointer or an artifact that is missing, changed, damaged or not understood raises
-# (XGBoost's and JSON's errors are ValueErrors).
-_LOAD_ERRORS = (UserError, OSError, ValueError, LookupError, TypeError, RuntimeError)
-
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A model that answers.
-
-    Attributes:
-        name: Such as `churn`.
-        pointer: What it was loaded by.
-        model: The model in memory.
-        population: Who it scores.
-        answers: What its answers say.
-        loaded_at: Since when it answers.
-    """
-
-    name: str
-    pointer: Mapping[str, Any]
-    model: LoadedModel
-    population: Population
-    answers: Answers
-    loaded_at: datetime
-    _aligners: dict[int, Aligner] = field(default_factory=dict, repr=False)
-
-    @property
-    def entity_type(self) -> str:
-        """What the model scores."""
-        return str(self.model.manifest.get("entity", "lead"))
-
-    def inputs(self, rows: Rows) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Rows of a packed batch as rows of this model.
-
-        Raises:
-            KeyError: the rows' schema lacks a feature of the model.
-        """
-        aligner = self._aligners.get(rows.schema.schema_id)
-        if aligner is None:
-            aligner = self.model.aligner(rows.schema.names, _vocabularies(rows.schema))
-            self._aligners[rows.schema.schema_id] = aligner
-        return aligner(rows.values)
-
-    def fits(self, rows: Rows) -> bool:
-        """Whether the rows' schema has all that this model needs."""
-        try:
-            self.inputs(rows.where(np.zeros(len(rows.positions), bool)))
-        except KeyError:
-            return False
-        return all(name in rows.schema.positions for name in self.population.features)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,47 +58,33 @@ class ModelState:
 
 
 @dataclass(frozen=True, slots=True)
-class Lot:
-    """By which entities were given to one of two models.
+class _Retry:
+    """When what could not be loaded is tried again.
 
     Attributes:
-        experiment: The challenger's model id.
-        share: Its share of the entities.
+        at: Not before that, by the monotonic clock.
+        pause: Seconds that it was put off for.
     """
 
-    experiment: str
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Rows that one model answers for.
-
-    Attributes:
-        model: The model.
-        role: What it is: `champion` or `challenger`.
-        rows: The rows.
-        lot: By which it got them; None where it had to be the champion.
-    """
-
-    model: ServedModel
-    role: str
-    rows: Rows
-    lot: Lot | None
+    at: float
+    pause: float
 
 
 class ModelShelf:
     """Loads what the pointers name, in a thread of its own, and swaps whole models.
 
     A new version that can't be loaded changes nothing: the last good one keeps answering, and the
-    state says why. A challenger that can't be loaded, or is no longer pointed to, leaves all
-    requests to the champion.
+    state says why; it is tried again after pauses that grow, or as soon as the pointer changes. A
+    challenger that can't be loaded, or is no longer pointed to, leaves all requests to the
+    champion. The version that was replaced last stays in memory, so that going back to it needs no
+    store.
 
     Args:
         store: Where the pointers are.
-        fallback: The champions by the registry, asked only when Redis can't be reached or has no
-            pointer, and nothing is loaded yet.
+        fallback: The pointers by role as the registry knows them, asked only when Redis can't be
+            reached or has none, and nothing is loaded yet.
         key: Verifies the models' files.
+        artifacts: Address of the folder of all artifacts.
         metrics: Where to count.
         on_first_look: Called once, after the models were loaded for the first time.
         poll_seconds: Seconds between two looks at the pointers.
@@ -157,8 +93,9 @@ class ModelShelf:
     def __init__(
         self,
         store: OnlineStore,
-        fallback: Callable[[], Pointers],
+        fallback: Callable[[], Mapping[Role, Pointers]],
         key: SigningKey,
+        artifacts: str | Path,
         metrics: Metrics,
         on_first_look: Callable[[], None] = lambda: None,
         poll_seconds: float = POLL_SECONDS,
@@ -166,10 +103,13 @@ class ModelShelf:
         self._store = store
         self._fallback = fallback
         self._key = key
+        self._artifacts = artifacts
         self._metrics = metrics
         self._poll_seconds = poll_seconds
         self._states: Mapping[str, ModelState] = {}
         self._challengers: Mapping[str, ModelState] = {}
+        self._replaced: dict[str, ServedModel] = {}
+        self._retries: dict[tuple[str, Role], _Retry] = {}
         self._loaded: frozenset[tuple[str, str]] = frozenset()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
@@ -198,32 +138,23 @@ class ModelShelf:
             ids: The ids that the rows' positions are places in.
         """
         state = self._challengers.get(champion.name)
-        challenger = None if state is None else state.served
-        if (
-            state is None
-            or challenger is None
-            or challenger.model.model_id != state.wanted.get("model_id")
-            or challenger.model.model_id == champion.model.model_id
-            or challenger.entity_type != champion.entity_type
-            or not challenger.fits(rows)
-        ):
-            return [Part(champion, ROLE, rows, None)]
-        lot = Lot(challenger.model.model_id, float(state.wanted[_SHARE]))
-        named = [ids[at] for at in rows.positions.tolist()]
-        drawn = np.array(challenged(champion.name, lot.experiment, named, lot.share), bool)
-        sides = ((champion, ROLE, ~drawn), (challenger, CHALLENGER, drawn))
-        return [Part(model, role, rows.where(its), lot) for model, role, its in sides if its.any()]
+        if state is None or state.served is None or state.error is not None:
+            return assign(champion, None, 0.0, rows, ids)
+        return assign(champion, state.served, float(state.wanted[_SHARE]), rows, ids)
 
     def start(self) -> None:
         """Begin to look, in the background."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop looking; returns once the threads have ended."""
+        """Stop looking; waits for the threads, but not longer than a few seconds."""
         self._stop.set()
-        for thread in (self._thread, self._after_first_look):
+        waits = ((self._thread, _STOP_SECONDS), (self._after_first_look, _SETTLE_SECONDS))
+        for thread, seconds in waits:
             if thread.is_alive():
-                thread.join()
+                thread.join(seconds)
+                if thread.is_alive():
+                    log.info("not_waited_for", thread=thread.name)
 
     def refresh(self) -> None:
         """Look at the pointers once and load what changed.
@@ -231,14 +162,16 @@ class ModelShelf:
         Raises:
             redis.RedisError: Redis can't be reached.
         """
-        pointers = self._store.model_pointers(ROLE)
+        pointers = self._store.model_pointers(CHAMPION)
         if not pointers:
+            # It says nothing of challengers either.
             self._look_in_registry()
+            return
         challengers = self._store.model_pointers(CHALLENGER)
         for name in self._challengers.keys() - challengers.keys():
             self._end(name)
         for name, pointer in pointers.items():
-            self._take(name, pointer)
+            self._take(name, pointer, CHAMPION)
         for name, pointer in challengers.items():
             self._take(name, pointer, CHALLENGER)
 
@@ -278,40 +211,68 @@ class ModelShelf:
         if any(state.served for state in self._states.values()):
             return
         try:
-            for name, pointer in self._fallback().items():
-                self._take(name, pointer)
+            for role, pointers in self._fallback().items():
+                for name, pointer in pointers.items():
+                    self._take(name, pointer, role)
         except psycopg.Error as error:
             self._metrics.failures.labels("postgres").inc()
             log.warning("model_registry_unreachable", error=type(error).__name__)
 
-    def _take(self, name: str, pointer: Mapping[str, Any], role: str = ROLE) -> None:
+    def _take(self, name: str, pointer: Mapping[str, Any], role: Role) -> None:
         """Serve what a pointer names, if it is not served already."""
         state = self._of(role).get(name)
-        if state is not None and state.error is None and state.wanted == pointer:
-            return
-        served = None if state is None else state.served
+        if state is not None and state.wanted == pointer:
+            if state.error is None or time.monotonic() < self._retries[name, role].at:
+                return
+        else:
+            self._retries.pop((name, role), None)
         try:
             if role == CHALLENGER:
                 _require_share(pointer)
-            if served is not None and _same_files(served.pointer, pointer):
-                self._put(name, role, ModelState(pointer, replace(served, pointer=pointer), None))
-                return
-            fresh = load(name, pointer, self._key)
-        except _LOAD_ERRORS as error:
+            model = self._in_memory(name, pointer) or load(
+                name, pointer, self._key, self._artifacts
+            )
+        except Exception as error:
+            # Whatever it is, the other models must come into memory, and somebody must hear of it.
             self._refuse(name, role, pointer, error, state)
             return
-        self._put(name, role, ModelState(pointer, fresh, None))
-        log.info("model_loaded", model=name, role=role, model_id=fresh.model.model_id)
+        self._retries.pop((name, role), None)
+        before = None if state is None else state.served
+        if before is not None and before.model is model.model:
+            self._put(name, role, ModelState(pointer, model, None))
+            return
+        self._put(name, role, ModelState(pointer, replace(model, loaded_at=utc_now()), None))
+        if before is not None:
+            self._replaced[name] = before
+        log.info("model_loaded", model=name, role=role, model_id=model.model.model_id)
+
+    def _in_memory(self, name: str, pointer: Mapping[str, Any]) -> ServedModel | None:
+        """The model of a pointer, if its very files were verified and loaded before.
+
+        Raises:
+            ForeignArtifactError: the pointer names files of somebody else.
+            KeyError: it names none.
+        """
+        states = (self._states.get(name), self._challengers.get(name))
+        known = [state.served for state in states if state is not None]
+        for model in (*known, self._replaced.get(name)):
+            if model is not None and _same_files(model.pointer, pointer):
+                require_ours(pointer, self._artifacts)
+                return replace(model, pointer=pointer)
+        return None
 
     def _refuse(
         self,
         name: str,
-        role: str,
+        role: Role,
         pointer: Mapping[str, Any],
         error: Exception,
         state: ModelState | None,
     ) -> None:
-        reason = str(error.args[0]) if error.args else type(error).__name__
+        before = self._retries.get((name, role))
+        pause = self._poll_seconds if before is None else min(2 * before.pause, LONGEST_PAUSE)
+        self._retries[name, role] = _Retry(time.monotonic() + pause, pause)
+        reason = _in_words(error)
         if state is not None and state.error == reason and state.wanted == pointer:
             return
         # A champion answers on, whatever is wanted; a challenger that is not wanted does not.
@@ -325,6 +286,8 @@ class ModelShelf:
             model_id=pointer.get("model_id"),
             still_serving=served.model.model_id if served else None,
             reason=reason,
+            # What is meant for a user says all; of the rest, one must see where it came from.
+            exc_info=None if isinstance(error, UserError) else error,
         )
 
     def _end(self, name: str) -> None:
@@ -333,12 +296,13 @@ class ModelShelf:
             "experiment_ended", model=name, model_id=self._challengers[name].wanted.get("model_id")
         )
         self._challengers = left
+        self._retries.pop((name, CHALLENGER), None)
         self._count_loaded()
 
-    def _of(self, role: str) -> Mapping[str, ModelState]:
+    def _of(self, role: Role) -> Mapping[str, ModelState]:
         return self._challengers if role == CHALLENGER else self._states
 
-    def _put(self, name: str, role: str, state: ModelState) -> None:
+    def _put(self, name: str, role: Role, state: ModelState) -> None:
         # A new mapping, put in place at once: a request sees all of the old or all of the new.
         if role == CHALLENGER:
             self._challengers = {**self._challengers, name: state}
@@ -371,28 +335,6 @@ def _going_on(step: Callable[[], None]) -> None:
         log.exception("models_not_looked_after")
 
 
-def load(name: str, pointer: Mapping[str, Any], key: SigningKey) -> ServedModel:
-    """Load and try out the model that a pointer names. No byte is parsed before it is verified.
-
-    Raises:
-        SigningKeyError: there is no key to verify it with.
-        IntegrityError: a file is missing or is not what the pointer says.
-        ValueError: the files are not this model.
-        LookupError: pointer or manifest lack something.
-    """
-    model = load_model(str(pointer["artifact_uri"]), key.read(), str(pointer["manifest_sha256"]))
-    if model.name != name or model.model_id != pointer["model_id"]:
-        raise ValueError(
-            f"the artifact is {model.model_id} of {model.name}, "
-            f"but the pointer says {pointer['model_id']} of {name}"
-        )
-    population = Population(str(model.manifest.get("population", "")))
-    # The first answer imports XGBoost and parses the trees: here, not in somebody's request.
-    answers = Answers(model)
-    answers.try_out()
-    return ServedModel(name, pointer, model, population, answers, utc_now())
-
-
 def _require_share(pointer: Mapping[str, Any]) -> None:
     share = pointer[_SHARE]
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
@@ -400,9 +342,20 @@ def _require_share(pointer: Mapping[str, Any]) -> None:
 
 
 def _same_files(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two pointers differ in the share of the traffic at the most."""
-    return {**one, _SHARE: None} == {**other, _SHARE: None}
+    """Whether two pointers name one version: the manifest's hash holds all its files."""
+    return all(one[name] == other[name] for name in ("model_id", "manifest_sha256"))
 
 
-def _vocabularies(schema: Schema) -> dict[str, tuple[str, ...]]:
-    return {f.name: f.vocabulary for f in schema.fields if f.type == "category"}
+def _in_words(error: Exception) -> str:
+    """What went wrong, for somebody who reads it in the app's health."""
+    kind = type(error).__name__
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, KeyError):
+        return f"the pointer or the model's manifest lacks {error.args[0] if error.args else '?'}"
+    if isinstance(error, OSError) and error.strerror:
+        named = f": {error.filename}" if error.filename else ""
+        return f"the model's files can't be read: {error.strerror}{named} ({kind})"
+    if isinstance(error, ValueError) and str(error):
+        return str(error)
+    return f"the model could not be loaded: {kind}: {error}" if str(error) else kind

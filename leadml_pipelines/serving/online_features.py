@@ -28,7 +28,7 @@ from leadml_pipelines.serving.served_log import ServedLog
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import from_micros
 
-Status = Literal["present", "stale", "unknown"]
+Status = Literal["present", "stale", "unknown", "unavailable"]
 
 log = structlog.get_logger(__name__)
 
@@ -40,11 +40,12 @@ class Entity:
     Attributes:
         entity_id: Its id.
         status: `unknown`: LeadML has no such entity; `stale`: the values are older than they
-            should be, and could not be computed anew.
-        as_of: The moment that the values describe; None for an unknown entity.
+            should be, and could not be computed anew; `unavailable`: it is not cached, and
+            PostgreSQL can't say now whether there is one.
+        as_of: The moment that the values describe; None for an unknown or unavailable entity.
         age_seconds: Time since then, likewise.
         source: Where they come from, likewise.
-        features: Values by name, None where there is no value; None for an unknown entity.
+        features: Values by name, None where there is no value; None for such an entity.
         degraded: Servers that could not be asked or believed for the whole answer.
     """
 
@@ -136,7 +137,7 @@ class OnlineFeatures(Closing):
     def get(
         self, entity_type: str, ids: Sequence[str], names: Sequence[str] | None = None
     ) -> list[Entity]:
-        """Features of any number of entities, in their order; an unknown one says so.
+        """Features of any number of entities, in their order; one without any says why.
 
         Args:
             entity_type: Such as `lead`.
@@ -164,9 +165,13 @@ class OnlineFeatures(Closing):
         Raises:
             EntityIdError: an id can be no key.
             KeyError: a value is of a schema without such a feature.
-            ApiError: neither Redis nor PostgreSQL can say.
+            ApiError: neither Redis nor PostgreSQL can say something of each entity.
         """
-        return self.reader.read(entity_type, ids).batch.matrix(names)
+        found = self.reader.read(entity_type, ids)
+        if found.shortage is not None:
+            # In a matrix nothing could tell it from an unknown entity.
+            raise found.shortage
+        return found.batch.matrix(names)
 
     def post(self, events: Sequence[Mapping[str, Any]]) -> list[Receipt]:
         """Store any number of events, up to 1,000 in a transaction; the next read sees them.
@@ -190,7 +195,8 @@ class OnlineFeatures(Closing):
 def _entity(found: Found, at: int, row: dict[str, Any] | None, as_of: int, stale: bool) -> Entity:
     name = found.batch.entity_ids[at]
     if row is None:
-        return Entity(name, "unknown", None, None, None, None, found.degraded)
+        without: Status = "unavailable" if at in found.unavailable else "unknown"
+        return Entity(name, without, None, None, None, None, found.degraded)
     status: Status = "stale" if stale else "present"
     age = found.age_seconds(as_of)
     source = found.sources[at]

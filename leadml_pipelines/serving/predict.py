@@ -9,17 +9,23 @@ from http import HTTPStatus
 from typing import Any
 
 import numpy as np
+import structlog
 
 from leadml_pipelines.online.format import Rows
 from leadml_pipelines.serving.answered import Answered
+from leadml_pipelines.serving.assignment import CHALLENGER, CHAMPION, Part
 from leadml_pipelines.serving.errors import ApiError, some
 from leadml_pipelines.serving.metrics import Metrics
-from leadml_pipelines.serving.models import ModelShelf, ServedModel
+from leadml_pipelines.serving.models import ModelShelf
 from leadml_pipelines.serving.prediction_log import PredictionLog
 from leadml_pipelines.serving.reader import FeatureReader
+from leadml_pipelines.serving.served_model import ServedModel
 from leadml_pipelines.times import from_micros, utc_now
 
 OUTSIDE = "outside_population"
+UNAVAILABLE = "unavailable"
+
+log = structlog.get_logger(__name__)
 
 
 class Predictor:
@@ -43,6 +49,7 @@ class Predictor:
         self._shelf = shelf
         self._metrics = metrics
         self._log = prediction_log
+        self._told: set[str] = set()
 
     def one(self, model_type: str, entity_id: str, *, explain: bool = True) -> dict[str, Any]:
         """The prediction for one entity.
@@ -63,7 +70,9 @@ class Predictor:
     def many(
         self, model_type: str, ids: Sequence[str], *, explain: bool = False
     ) -> list[dict[str, Any]]:
-        """Predictions in the order of the ids; one that the model does not score has an `error`.
+        """Predictions in the order of the ids.
+
+        Whom the model does not score, and whose features can't be had now, has an `error` instead.
 
         Args:
             model_type: Name of a model.
@@ -71,8 +80,8 @@ class Predictor:
             explain: Whether the answers have reasons, which takes a model longer than all else.
 
         Raises:
-            ApiError: the model is unknown or not loaded, an entity is unknown, or its features
-                can't be had.
+            ApiError: the model is unknown or not loaded, an entity is unknown, or no entity's
+                features can be had.
         """
         begun = time.perf_counter()
         model = self.model(model_type)
@@ -93,10 +102,57 @@ class Predictor:
             seconds=0.0,
         )
         rows: list[dict[str, Any]] = [{}] * count
-        for part in answered.parts:
-            self._answer(part.model, part.rows, answered, rows, explain=explain)
-        self._note(replace(answered, seconds=time.perf_counter() - begun))
+        parts = [
+            self._answer_part(model, part, answered, rows, explain=explain)
+            for part in answered.parts
+        ]
+        for at in found.unavailable:
+            rows[at] = _unavailable(model, answered, ids[at])
+        self._note(replace(answered, parts=parts, seconds=time.perf_counter() - begun))
         return rows
+
+    def _answer_part(
+        self,
+        champion: ServedModel,
+        part: Part,
+        answered: Answered,
+        rows: list[dict[str, Any]],
+        *,
+        explain: bool,
+    ) -> Part:
+        """Put the answers for a part in their places; returns who gave them.
+
+        A challenger is on trial: where it fails, the champion answers, and no request fails for it.
+        """
+        if part.role == CHALLENGER:
+            try:
+                self._answer(part.model, part.rows, answered, rows, explain=explain)
+                return part
+            except Exception as error:
+                self._note_failed(part, error)
+            positions = part.rows.positions
+            for values in (answered.values, answered.predictions, answered.scores):
+                values[positions] = np.nan
+            # It was not by lot that the champion got them.
+            part = Part(champion, CHAMPION, part.rows, None)
+        self._answer(part.model, part.rows, answered, rows, explain=explain)
+        return part
+
+    def _note_failed(self, part: Part, error: Exception) -> None:
+        name, model_id = part.model.name, part.model.model.model_id
+        count = len(part.rows.positions)
+        self._metrics.challenger_failures.labels(name, model_id).inc(count)
+        # Where it came from, once for each version: it would be in the log for every request.
+        told = None if model_id in self._told else error
+        self._told.add(model_id)
+        log.error(
+            "challenger_failed",
+            model=name,
+            model_id=model_id,
+            entities=count,
+            error=type(error).__name__,
+            exc_info=told,
+        )
 
     def _note(self, answered: Answered) -> None:
         """Count and keep the answers of one request."""
@@ -187,6 +243,26 @@ class Predictor:
                 "features_as_of": from_micros(as_of),
                 "stale": stale[position],
             }
+
+
+def _unavailable(model: ServedModel, answered: Answered, entity_id: str) -> dict[str, Any]:
+    return {
+        "entity_id": entity_id,
+        "error": {
+            "code": UNAVAILABLE,
+            "message": f"the features of {entity_id} are not cached and PostgreSQL can't give them "
+            "now; ask again shortly",
+        },
+        "prediction": None,
+        "probability": None,
+        "value": None,
+        "model_type": model.name,
+        "model_id": model.model.model_id,
+        "timestamp": answered.timestamp,
+        "degraded": answered.found.degraded,
+        "features_as_of": None,
+        "stale": False,
+    }
 
 
 def _outside(model: ServedModel, entity_id: str) -> dict[str, Any]:

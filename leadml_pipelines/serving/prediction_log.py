@@ -17,7 +17,11 @@ import orjson
 import redis
 import structlog
 
-from leadml_pipelines.online.prediction_drain import Drained, PredictionDrain
+from leadml_pipelines.online.prediction_drain import (
+    REMOVED_AT_ONCE,
+    Drained,
+    PredictionDrain,
+)
 from leadml_pipelines.online.prediction_stream import CHUNK, Document, PredictionStream
 from leadml_pipelines.serving.answered import Answered
 from leadml_pipelines.serving.connections import (
@@ -30,7 +34,7 @@ from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import to_micros
 
 WAITING = 50_000
-"""Predictions that may wait in memory: some 25 MB."""
+"""Predictions that may wait in memory: some 30 MB, if each came alone."""
 ROWS = 250
 """Predictions in a document at the most."""
 PERIOD = 0.1
@@ -41,9 +45,13 @@ DRAIN_PERIOD = 1.0
 """Seconds between two looks into the stream."""
 PRUNE_EVERY = 3600.0
 """Seconds between two removals of what is too old."""
+CLOSE_SECONDS = 5.0
+"""Seconds that the end of the app waits for the servers to take what waits."""
 
-_DRAIN_SECONDS = 5.0
+_DRAIN_SECONDS = 2.0
 """Seconds after which the drain looks whether the app ends."""
+_LAST_ANSWER = 1.0
+"""Seconds that the last question to a server may take at the end."""
 _ID_BYTES = 8
 
 log = structlog.get_logger(__name__)
@@ -89,7 +97,9 @@ def documents(answered: Answered, most: int = ROWS) -> Iterator[Document]:
                 "stale": found.stale[at],
                 **common,
             }
-            yield Document(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), len(places))
+            made = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+            # A copy of its own size: orjson's keeps the kilobytes that it was written in.
+            yield Document(bytes(memoryview(made)), len(places))
 
 
 class PredictionLog:
@@ -116,13 +126,14 @@ class PredictionLog:
         self._noted: list[Answered] = []
         self._count = 0
         self._closing = threading.Event()
+        self._until = float("inf")
         self._threads: list[threading.Thread] = []
         # The sender's own: what Redis did not take yet.
         self._unsent: list[Document] = []
         self._said: str | None = None
         # The drainer's own.
         self._away: str | None = None
-        self._pruned_at = float("-inf")
+        self._prune_at = float("-inf")
 
     def start(self) -> None:
         """Begin to send and to drain, if there is a log."""
@@ -145,10 +156,18 @@ class PredictionLog:
         self._metrics.prediction_log.labels("dropped").inc(count)
 
     def close(self) -> None:
-        """Send and store what waits, if the servers let us within a few seconds, and end."""
-        self._closing.set()
+        """Send and store what waits, as far as the servers let us in `CLOSE_SECONDS`, and end.
+
+        What was not sent by then is lost, and counted; what was not stored waits in Redis.
+        """
+        if not self._closing.is_set():
+            self._until = time.monotonic() + CLOSE_SECONDS
+            self._closing.set()
         for thread in self._threads:
-            thread.join()
+            # One more answer of a server may have to be waited for.
+            thread.join(max(0.0, self._until - time.monotonic()) + _LAST_ANSWER)
+            if thread.is_alive():
+                log.warning("prediction_log_not_waited_for", thread=thread.name)
         self._connections.close()
         self._stream.close()
 
@@ -166,6 +185,8 @@ class PredictionLog:
         try:
             self._unsent += self._documents()
             while self._unsent:
+                if time.monotonic() > self._until:
+                    return False
                 chunk = self._unsent[:CHUNK]
                 added = self._stream.add(chunk)
                 del self._unsent[:added]
@@ -215,9 +236,12 @@ class PredictionLog:
     def _carry(self) -> None:
         while not self._closing.wait(DRAIN_PERIOD):
             self._store()
+            if time.monotonic() >= self._prune_at and not self._closing.is_set():
+                self._prune()
         # The other thread sends the last ones first.
-        self._threads[0].join()
-        self._store()
+        self._threads[0].join(max(0.0, self._until - time.monotonic()))
+        if time.monotonic() < self._until:
+            self._store()
         try:
             self._stream.leave()
         except redis.RedisError as error:
@@ -227,12 +251,10 @@ class PredictionLog:
         """Bring to PostgreSQL what is in Redis; what can't be brought stays there."""
         away = None
         try:
-            self._drain.drain(_DRAIN_SECONDS, self._note_drained)
+            self._drain.drain(
+                min(_DRAIN_SECONDS, self._until - time.monotonic()), self._note_drained
+            )
             self._metrics.prediction_log_waiting.set(self._stream.waiting())
-            if time.monotonic() >= self._pruned_at + PRUNE_EVERY:
-                self._drain.prune(self._keep_days)
-                self._stream.forget_consumers()
-                self._pruned_at = time.monotonic()
         except (PostgresUnavailableError, StatementFailedError) as error:
             away = f"postgres: {error}"
         except redis.RedisError as error:
@@ -243,6 +265,22 @@ class PredictionLog:
         if away is not None and self._away is None:
             log.warning("predictions_not_stored", why=away)
         self._away = away
+
+    def _prune(self) -> None:
+        """Remove some of what is too old; the next turn goes on if there is more."""
+        # First: what fails is tried again in an hour, not at every turn.
+        self._prune_at = time.monotonic() + PRUNE_EVERY
+        try:
+            if self._drain.prune(self._keep_days) >= REMOVED_AT_ONCE:
+                self._prune_at = float("-inf")
+            else:
+                self._stream.forget_consumers()
+        except (PostgresUnavailableError, StatementFailedError) as error:
+            log.warning("predictions_not_pruned", why=f"postgres: {error}")
+        except redis.RedisError as error:
+            log.warning("predictions_not_pruned", why=f"redis: {type(error).__name__}")
+        except Exception:
+            log.exception("predictions_not_pruned")
 
     def _note_drained(self, drained: Drained) -> None:
         counts = {"stored": drained.stored, "known": drained.known, "refused": drained.refused}

@@ -121,11 +121,13 @@ class Found:
 
     Attributes:
         batch: Their values; unknown entities are in none of its groups.
-        sources: Where each entity was found, None for an unknown one.
+        sources: Where each entity was found, None for an unknown or unavailable one.
         now: The present moment, microseconds, from which ages are counted.
         stale: Whether each entity's values are older than they should be, or may be untrue, and
             could not be computed anew, bool[n].
         degraded: Servers that could not be asked or believed.
+        unavailable: Positions of entities of which nobody can say now whether they are known.
+        shortage: Why not; None if there are none.
     """
 
     batch: Batch
@@ -133,11 +135,17 @@ class Found:
     now: int
     stale: npt.NDArray[np.bool_]
     degraded: tuple[Server, ...] = ()
+    unavailable: frozenset[int] = frozenset()
+    shortage: ApiError | None = None
 
     def unknown(self) -> list[str]:
-        """The ids that nobody knows."""
+        """The ids that nobody knows, and that somebody was asked for."""
         ids = self.batch.entity_ids
-        return [ids[at] for at, source in enumerate(self.sources) if source is None]
+        return [
+            ids[at]
+            for at, source in enumerate(self.sources)
+            if source is None and at not in self.unavailable
+        ]
 
     def age_seconds(self, as_of: int) -> float:
         """Time between a moment (microseconds) and now."""
@@ -214,7 +222,7 @@ class FeatureReader:
 
         Raises:
             EntityIdError: an id can be no key.
-            ApiError: neither Redis nor PostgreSQL can say; the message tells which ids.
+            ApiError: neither Redis nor PostgreSQL can say anything of any of them.
         """
         seen = _Seen(doubtful=self._redis_state.doubtful())
         cached = self._read_cache(entity_type, ids, seen)
@@ -238,12 +246,14 @@ class FeatureReader:
         if limits.ttl:
             groups = tuple(_expired(rows, now, limits) for rows in batch.groups)
             batch = Batch(batch.entity_ids, groups)
-        found = Found(batch, sources, now, stale, self._degraded(seen))
+        found = Found(
+            batch, sources, now, stale, self._degraded(seen), seen.unavailable, seen.shortage
+        )
         self._count(found, filled=filled)
         return found
 
     def read_known(self, entity_type: str, ids: Sequence[str]) -> Found:
-        """Features of entities, all of which must be known.
+        """Features of entities, none of which may be unknown; some may be unavailable.
 
         Raises:
             ApiError: 404 naming the unknown ones; 503 as `read` does.
@@ -300,12 +310,13 @@ class FeatureReader:
             log.warning("not_computed", entity_type=entity_type, error=str(error))
             if not missing:
                 return batch
-            lacking = [ids[at] for at in missing]
             if isinstance(error, PostgresUnavailableError):
-                raise _unavailable(lacking, "PostgreSQL did not answer", seen) from error
+                seen.lack(ids, missing, "PostgreSQL did not answer")
+                return batch
             rows = self._from_snapshot(entity_type, ids, missing, seen)
             for at in missing:
-                sources[at], stale[at] = "snapshot", True
+                if at not in seen.unavailable:
+                    sources[at], stale[at] = "snapshot", True
             return Batch(ids, (*batch.groups, *rows))
         payloads: list[bytes | None] = [None] * len(ids)
         for at in wanted:
@@ -390,25 +401,27 @@ class FeatureReader:
     def _from_snapshot(
         self, entity_type: str, ids: Sequence[str], missing: list[int], seen: _Seen
     ) -> list[Rows]:
-        """What the newest checked snapshot has of missing entities: of all, or it is an error."""
+        """What the newest checked snapshot has of missing entities; the rest is unavailable."""
         names = list(dict.fromkeys(ids[at] for at in missing))
         started = utc_now()
         try:
             snapshot = self._snapshots(entity_type, names)
         except (PostgresUnavailableError, StatementFailedError, LookupError) as error:
+            log.warning("no_snapshot_instead", entity_type=entity_type, error=str(error))
             why = "PostgreSQL can neither compute them nor give those of a snapshot"
-            raise _unavailable(names, why, seen) from error
+            seen.lack(ids, missing, why)
+            return []
         features = self._views.features(entity_type)
         schema = schema_for(entity_type, features, snapshot.frame)
         packed = pack(schema, features, snapshot.frame, snapshot.as_of, started)
         by_id = dict(zip(packed.ids, packed.payloads, strict=True))
-        lacking = [name for name in names if name not in by_id]
+        lacking = [at for at in missing if ids[at] not in by_id]
         if lacking:
             why = "PostgreSQL can't compute them, and the newest snapshot does not know them"
-            raise _unavailable(lacking, why, seen)
+            seen.lack(ids, lacking, why)
         payloads: list[bytes | None] = [None] * len(ids)
         for position in missing:
-            payloads[position] = by_id[ids[position]]
+            payloads[position] = by_id.get(ids[position])
         return decode(payloads, ids, lambda number: schema)
 
     def _current_schema(self, entity_type: str) -> Schema | None:
@@ -506,6 +519,8 @@ class _Seen:
         postgres_failed: Whether PostgreSQL was asked and did not compute.
         broken: Values that can't be read, by id.
         invalidated: Since when values are untrue, by id.
+        unavailable: Positions of which neither server can say anything.
+        shortage: Why not.
     """
 
     doubtful: bool
@@ -513,6 +528,19 @@ class _Seen:
     postgres_failed: bool = False
     broken: dict[str, bytes] = field(default_factory=dict)
     invalidated: dict[str, Moments] = field(default_factory=dict)
+    unavailable: frozenset[int] = frozenset()
+    shortage: ApiError | None = None
+
+    def lack(self, ids: Sequence[str], positions: Sequence[int], why: str) -> None:
+        """Note which entities can't be had now.
+
+        Raises:
+            ApiError: none of all is left that could be answered.
+        """
+        self.unavailable = frozenset(positions)
+        self.shortage = _unavailable([ids[at] for at in positions], why, self)
+        if len(positions) == len(ids):
+            raise self.shortage
 
 
 def unknown_entity(entity_type: str, ids: Sequence[str]) -> ApiError:

@@ -96,7 +96,10 @@ def _feature_routes(reader: FeatureReader) -> APIRouter:
 
     @routes.post("/batch", response_model=contract.FeatureBatchResponse)
     def batch(request: contract.FeatureBatchRequest) -> Response:
-        """Features of 1 to 1,000 entities; an unknown one is named so, 404 if all of them are."""
+        """Features of 1 to 1,000 entities; an unknown one is named so, 404 if all of them are.
+
+        One that can't be had now is `unavailable`; 503 if all of them are.
+        """
         found, features = _features(reader, request)
         return _answer(found, features, _meta(found, request.feature_names))
 
@@ -105,8 +108,9 @@ def _feature_routes(reader: FeatureReader) -> APIRouter:
         """Features of 1 to 100 entities, and of each its schema and when it was computed."""
         found, features = _features(reader, request)
         meta = _meta(found, request.feature_names)
-        for entity_id in found.unknown():
-            meta[entity_id] |= {"computed_at": None, "schema_id": None}
+        for its in meta.values():
+            if its["source"] is None:
+                its |= {"computed_at": None, "schema_id": None}
         for rows in found.batch.groups:
             computed = rows.computed_at.tolist()
             for position, moment in zip(rows.positions.tolist(), computed, strict=True):
@@ -136,8 +140,9 @@ def _model_routes(parts: Parts) -> APIRouter:
     def predict_batch(request: contract.PredictBatchRequest) -> Response:
         """One model's answers for 1 to 1,000 entities, in their order.
 
-        An unknown entity fails the whole request; one that the model does not score has an `error`
-        in its row. Reasons are given if they are wanted; they take a model longer than all else.
+        An unknown entity fails the whole request; one that the model does not score, or whose
+        features can't be had now, has an `error` in its row. Reasons are given if they are wanted;
+        they take a model longer than all else.
         """
         rows = predictor.many(request.model_type, request.entity_ids, explain=request.explain)
         return json_response({"success": True, "data": rows})
@@ -186,7 +191,7 @@ def _answer(found: Found, features: dict[str, Any], meta: dict[str, dict[str, An
 def _features(
     reader: FeatureReader, request: contract.FeatureBatchRequest
 ) -> tuple[Found, dict[str, Any]]:
-    """What was found, and the features of each entity by its id, None for an unknown one.
+    """What was found, and the features of each entity by its id, None where there are none.
 
     Raises:
         ApiError: nobody that was asked for is known.
@@ -238,6 +243,8 @@ def _meta(found: Found, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         "degraded": found.degraded,
     }
     meta: dict[str, dict[str, Any]] = {entity_id: dict(unknown) for entity_id in ids}
+    for at in found.unavailable:
+        meta[ids[at]]["status"] = "unavailable"
     for rows in found.batch.groups:
         chosen = tuple(names) or rows.schema.names
         places = [rows.schema.positions.get(name, -1) for name in chosen]

@@ -55,6 +55,10 @@ CHALLENGER = Held("churn", "challenger", "churn_2", 0.1)
 PREVIOUS = Held("churn", "previous", "churn_0")
 
 
+def _records(held: list[Held]) -> list[tuple[Held, Record]]:
+    return [(one, Record(one.name, one.model_id)) for one in held]
+
+
 @pytest.fixture
 def messages(redis_url: str) -> Iterator[Any]:
     """The messages on the channel of models, one call each."""
@@ -135,9 +139,41 @@ def test_a_champion_is_never_withdrawn(store: OnlineStore) -> None:
 )
 def test_a_difference_is_seen(store: OnlineStore, held: list[Held], in_step: bool) -> None:
     publish_roles(store, Registry(CHAMPION, CHALLENGER))
-    assert is_in_step(store, held) is in_step
+    assert is_in_step(store, _records(held)) is in_step
 
 
 def test_an_emptied_redis_is_not_in_step(store: OnlineStore) -> None:
-    assert not is_in_step(store, [CHAMPION])
+    assert not is_in_step(store, _records([CHAMPION]))
     assert is_in_step(store, [])
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        b"{", b"\xff", b"[]", b"null", b"{}", b"[" * 100_000,
+        b'{"model_id": "churn_1", "artifact_uri": "file:///else", "role": "champion",'
+        b' "traffic_share": 1.0}',
+    ],
+)  # fmt: skip
+def test_what_somebody_else_put_there_is_seen_and_overwritten(
+    store: OnlineStore, redis_url: str, foreign: bytes
+) -> None:
+    publish_roles(store, Registry(CHAMPION, Held("upsell", "champion", "upsell_1")))
+    with redis.Redis.from_url(redis_url) as client:
+        client.set("leadml:model:churn:champion", foreign)
+    assert store.model_pointers("champion")["upsell"]["model_id"] == "upsell_1"
+    assert not is_in_step(store, _records([CHAMPION]), ["churn"])
+    publish_roles(store, Registry(CHAMPION), ["churn"])
+    assert is_in_step(store, _records([CHAMPION]), ["churn"])
+
+
+def test_a_challenger_that_nobody_understands_is_withdrawn_too(
+    store: OnlineStore, redis_url: str
+) -> None:
+    publish_roles(store, Registry(CHAMPION, CHALLENGER))
+    with redis.Redis.from_url(redis_url) as client:
+        client.set("leadml:model:churn:challenger", b"{")
+    assert not is_in_step(store, _records([CHAMPION]))
+    publish_roles(store, Registry(CHAMPION))
+    assert is_in_step(store, _records([CHAMPION]))
+    assert store.model_names("challenger") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 import time
@@ -10,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import httpx
 import pandas as pd
@@ -120,6 +122,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, dict[str, 
     return {name: make_model(root, name, f"{name}_1", **options) for name, options in kinds.items()}
 
 
+def _copied(pointer: Mapping[str, Any], artifacts: Path) -> dict[str, Any]:
+    """A pointer to a copy of its model in another folder of all artifacts."""
+    before = Path(unquote(urlsplit(pointer["artifact_uri"]).path))
+    shutil.copytree(before, artifacts / before.name)
+    return {**pointer, "artifact_uri": (artifacts / before.name).as_uri()}
+
+
 @contextmanager
 def _published(
     redis_url: str, postgres_url: str, home: Path, trained: Mapping[str, dict[str, Any]]
@@ -128,9 +137,17 @@ def _published(
     more = lead_frame([*IDS, "only_offline"])
     frame = more.head(len(IDS))
     publish_snapshot(store, "lead", lead_features(), frame, utc_now())
-    settings = Settings(home=home, redis_url=redis_url, postgres_url=postgres_url, signing_key=KEY)
-    world = World(store, frame, more, dict(trained), home / "models", settings)
-    for name, pointer in trained.items():
+    artifacts = home / "models"
+    settings = Settings(
+        home=home,
+        redis_url=redis_url,
+        postgres_url=postgres_url,
+        signing_key=KEY,
+        artifacts_url=artifacts.as_uri(),
+    )
+    pointers = {name: _copied(pointer, artifacts) for name, pointer in trained.items()}
+    world = World(store, frame, more, pointers, artifacts, settings)
+    for name, pointer in pointers.items():
         store.set_model_pointer(name, "champion", pointer)
     yield world
     store.close()

@@ -10,6 +10,7 @@ import httpx
 import psycopg
 import pytest
 
+from leadml_pipelines.learning.model import LoadedModel
 from leadml_pipelines.serving.assignment import challenged
 from leadml_pipelines.settings import Settings
 from leadml_pipelines_tests.serving.artifacts import expected_value, make_model
@@ -206,3 +207,34 @@ def test_the_log_knows_who_was_drawn_and_with_what_chance(
         its = "challenger" if entity_id in drawn else "champion"
         assert (role, experiment, share) == (its, "conversion_2", 0.5)
         assert model_id == ("conversion_2" if entity_id in drawn else "conversion_1")
+
+
+@pytest.mark.parametrize("path", [BATCH, "/api/v1/ml/predict"])
+def test_where_the_challenger_fails_the_champion_answers(
+    client: httpx.Client, world: World, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    ids = world.open_ids
+    _challenge(world, "conversion_2", 1.0)
+    wait_for(lambda: len(_challengers(_who(client, ids), "conversion_2")) == len(ids))
+    predict = LoadedModel.predict
+
+    def failing(self: LoadedModel, *given: Any) -> Any:
+        if self.model_id == "conversion_2":
+            raise RuntimeError("nobody foresaw this")
+        return predict(self, *given)
+
+    monkeypatch.setattr(LoadedModel, "predict", failing)
+    asked = {"entity_ids": ids} if path == BATCH else {"entity_id": ids[0]}
+    answer = client.post(path, json={"model_type": "conversion"} | asked)
+    assert answer.status_code == 200
+    data = answer.json()["data"]
+    rows = data if path == BATCH else [data]
+    assert {row["model_id"] for row in rows} == {"conversion_1"}
+    for row in rows:
+        expected = expected_value(world.pointers["conversion"], world.frame, row["entity_id"])
+        assert row["probability"] == pytest.approx(expected, abs=1e-7)
+    counted = (
+        'leadml_challenger_failed_predictions_total{model="conversion",model_id="conversion_2"} '
+        f"{len(rows)}.0"
+    )
+    assert counted in client.get("/metrics").text

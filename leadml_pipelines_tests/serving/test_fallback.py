@@ -11,15 +11,19 @@ import httpx
 import numpy as np
 import pytest
 import redis
+from pydantic import TypeAdapter
 
+from leadml_pipelines.learning.registry.aliases import Held
 from leadml_pipelines.learning.registry.registry import Registry
 from leadml_pipelines.online.format import encode
 from leadml_pipelines.online.publish import publish_snapshot
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.postgres import connect
+from leadml_pipelines.serving import contract
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import to_micros, utc_now
 from leadml_pipelines_tests.online.frames import expected, lead_features, lead_frame
+from leadml_pipelines_tests.serving.artifacts import expected_value
 from leadml_pipelines_tests.serving.conftest import IDS, NO_POSTGRES, NO_REDIS, World, wait_for
 from leadml_pipelines_tests.serving.offline import load_leads, row_of
 
@@ -119,9 +123,8 @@ def _register(world: World, patch: pytest.MonkeyPatch) -> None:
         def pointer(self) -> dict[str, Any]:
             return world.pointers["conversion"]
 
-    patch.setattr(
-        Registry, "champion", lambda self, name: Champion() if name == "conversion" else None
-    )
+    held = Held("conversion", "champion", "conversion_1", 1.0, utc_now(), "anna")
+    patch.setattr(Registry, "overview", lambda self: ([held], {"conversion_1": Champion()}))
 
 
 @pytest.mark.parametrize("redis_state", ["down", "emptied"])
@@ -175,9 +178,40 @@ def test_postgres_down_cached_leads_are_answered(world: World, serving: Serving)
     assert (health["status"], health["services"]["redis"]) == ("degraded", "ok")
 
 
-def test_postgres_down_a_miss_is_a_503_that_names_it(world: World, serving: Serving) -> None:
+def test_postgres_down_a_miss_alone_is_unavailable(world: World, serving: Serving) -> None:
     client = serving(world.settings.model_copy(update={"postgres_url": NO_POSTGRES}))
-    response = client.post(BATCH, json={"entity_ids": ["lead_0", "missing"]})
+    for path in (BATCH, "/api/v1/features/retrieve"):
+        response = client.post(path, json={"entity_ids": ["lead_0", "missing", "lead_1"]})
+        assert response.status_code == 200
+        answer = response.json()
+        wanted = {"lead_0": "present", "missing": "unavailable", "lead_1": "present"}
+        assert {i: meta["status"] for i, meta in answer["meta"].items()} == wanted
+        assert answer["features"]["missing"] is None
+        assert answer["features"]["lead_1"] == expected(world.frame, "lead_1")
+        assert answer["degraded"] == ["postgres"]
+    TypeAdapter(contract.FeatureRetrieveResponse).validate_python(answer)
+
+
+def test_postgres_down_a_miss_alone_has_no_prediction(world: World, serving: Serving) -> None:
+    client = serving(world.settings.model_copy(update={"postgres_url": NO_POSTGRES}))
+    ids = [world.open_ids[0], "missing", world.open_ids[1]]
+    body = {"model_type": "conversion", "entity_ids": ids}
+    response = client.post("/api/v1/ml/predict/batch", json=body)
+    assert response.status_code == 200
+    TypeAdapter(contract.PredictBatchResponse).validate_python(response.json())
+    rows = response.json()["data"]
+    assert [row["entity_id"] for row in rows] == ids
+    assert [row["error"] and row["error"]["code"] for row in rows] == [None, "unavailable", None]
+    assert rows[1]["probability"] is None
+    value = expected_value(world.pointers["conversion"], world.frame, ids[2])
+    assert rows[2]["probability"] == pytest.approx(value, abs=1e-7)
+
+
+def test_postgres_down_only_misses_are_a_503_that_names_them(
+    world: World, serving: Serving
+) -> None:
+    client = serving(world.settings.model_copy(update={"postgres_url": NO_POSTGRES}))
+    response = client.post(BATCH, json={"entity_ids": ["missing", "missing"]})
     assert response.status_code == 503
     message = response.json()["error"]["message"]
     assert message.startswith("no features now for missing: Redis does not have")

@@ -237,6 +237,9 @@ def test_postgres_stopped_and_started_cached_leads_are_served_and_misses_recover
     servers.stop("postgres")
     assert _source(client, "lead_1") == "cache"
     response = _ask(client, "lead_1", "lead_2")
+    statuses = {name: meta["status"] for name, meta in response.json()["meta"].items()}
+    assert statuses == {"lead_1": "present", "lead_2": "unavailable"}
+    response = _ask(client, "lead_2")
     assert response.status_code == 503
     message = response.json()["error"]["message"]
     assert message.startswith("no features now for lead_2: Redis does not have them and PostgreSQL")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import httpx
@@ -14,9 +19,15 @@ import pytest
 
 from leadml_pipelines.learning.registry.signing import SigningKey
 from leadml_pipelines.online.store import OnlineStore
-from leadml_pipelines.serving import app
+from leadml_pipelines.serving import app, models
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.models import ModelShelf
+from leadml_pipelines.serving.served_model import (
+    ForeignArtifactError,
+    ServedModel,
+    load,
+    require_ours,
+)
 from leadml_pipelines.settings import Settings
 from leadml_pipelines_tests.serving.artifacts import KEY, expected_value, make_model
 from leadml_pipelines_tests.serving.conftest import NO_REDIS, World, wait_for
@@ -170,12 +181,82 @@ def test_app_without_models_says_that_none_is_published(
     assert "no model is published yet" in response.json()["error"]["message"]
 
 
-def test_pointer_that_nobody_foresaw_stops_nothing(client: httpx.Client, world: World) -> None:
-    world.store._redis.set("leadml:model:churn:champion", b"[not json")
+@pytest.mark.parametrize(
+    "damaged", [b"[not json", b"\xff", b"[]", b"null", b"{}", b'{"artifact_uri": 5}']
+)
+def test_a_damaged_pointer_stops_nobody_else(
+    client: httpx.Client, world: World, damaged: bytes
+) -> None:
+    # It is there before the other one changes, and stays.
+    world.store._redis.set("leadml:model:churn:champion", damaged)
+    world.store._redis.sadd("leadml:models", b"\xff:champion", "No Name:champion")
     world.promote("conversion", "conversion_2", population="is_open", seed=5)
-    world.store.set_model_pointer("churn", "champion", world.pointers["churn"])
-    wait_for(lambda: _model(client)["model_id"] == "conversion_2")
+    wait_for(lambda: _model(client)["model_id"] == "conversion_2", 10)
+    assert world.store._redis.get("leadml:model:churn:champion") == damaged
     assert _model(client, "churn")["loaded"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (PermissionError(13, "Permission denied", "/m/manifest.json"), "/m/manifest.json"),
+        (KeyError("threshold"), "manifest lacks threshold"),
+        (AttributeError("no attribute 'Gone'"), "AttributeError: no attribute 'Gone'"),
+        (EOFError(), "EOFError"),
+        (MemoryError(), "MemoryError"),
+        (UnpicklingError("cut off"), "UnpicklingError: cut off"),
+    ],
+)
+def test_whatever_breaks_one_model_is_told_in_words_and_the_others_are_loaded(
+    client: httpx.Client,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    reason: str,
+) -> None:
+    def broken(name: str, *rest: Any) -> ServedModel:
+        if name == "a_broken_one":
+            raise error
+        return load(name, *rest)
+
+    monkeypatch.setattr(models, "load", broken)
+    world.promote("a_broken_one", "a_broken_one_1")
+    world.promote("upsell", "upsell_1")
+    wait_for(lambda: "upsell" in client.get("/api/v1/ml/health").json()["models"], 10)
+    assert _model(client, "upsell")["loaded"]
+    assert reason in _model(client, "a_broken_one")["error"]
+
+
+def test_a_rollback_needs_no_files(client: httpx.Client, world: World) -> None:
+    world.promote("conversion", "conversion_2", population="is_open", seed=5)
+    wait_for(lambda: _model(client)["model_id"] == "conversion_2")
+    (world.artifacts / "conversion_1").rename(world.artifacts / "elsewhere")
+    world.store.set_model_pointer("conversion", "champion", world.pointers["conversion"])
+    wait_for(lambda: _model(client)["model_id"] == "conversion_1", 10)
+    assert _model(client)["error"] is None
+
+
+def test_a_pointer_out_of_the_folder_of_all_artifacts_is_never_followed(
+    client: httpx.Client, world: World, tmp_path: Path
+) -> None:
+    # Sound and signed, but not where this app may read.
+    foreign = make_model(tmp_path / "foreign", "conversion", "conversion_2", seed=5)
+    for uri in (foreign["artifact_uri"], "http://127.0.0.1:1/conversion_2"):
+        world.store.set_model_pointer("conversion", "champion", {**foreign, "artifact_uri": uri})
+        wait_for(lambda: uri.rpartition("/")[0] in (_model(client)["error"] or ""), 10)  # noqa: B023
+        assert "LEADML_ARTIFACTS_URL" in _model(client)["error"]
+    same = {**world.pointers["conversion"], "artifact_uri": f"{tmp_path.as_uri()}/conversion_1"}
+    world.store.set_model_pointer("conversion", "champion", same)
+    wait_for(lambda: str(tmp_path.as_uri()) in (_model(client)["error"] or ""), 10)
+    assert _model(client)["model_id"] == "conversion_1"
+
+
+@pytest.mark.parametrize("uri", ["{root}/../m_1", "{root}/", "{root}", "{root}/m_1/..", "m_1", ""])
+def test_only_a_folder_right_below_all_artifacts_is_one_of_ours(tmp_path: Path, uri: str) -> None:
+    require_ours({"artifact_uri": f"{tmp_path.as_uri()}/m_1"}, tmp_path.as_uri())
+    with pytest.raises(ForeignArtifactError, match="LEADML_ARTIFACTS_URL"):
+        require_ours({"artifact_uri": uri.format(root=tmp_path.as_uri())}, tmp_path.as_uri())
 
 
 @pytest.fixture
@@ -185,8 +266,12 @@ def shelf_of_the_registry(world: World) -> Iterator[Callable[..., ModelShelf]]:
     with ExitStack() as at_end:
         at_end.callback(store.close)
 
-        def start(fallback: Callable[[], Any], then: Callable[[], None]) -> ModelShelf:
-            shelf = ModelShelf(store, fallback, SigningKey(KEY), Metrics(), then, poll_seconds=0.05)
+        def start(
+            fallback: Callable[[], Any], then: Callable[[], None] = lambda: None
+        ) -> ModelShelf:
+            shelf = ModelShelf(
+                store, fallback, SigningKey(KEY), world.artifacts, Metrics(), then, 0.05
+            )
             at_end.callback(shelf.stop)
             shelf.start()
             return shelf
@@ -199,11 +284,11 @@ def test_a_registry_that_fails_as_nobody_foresaw_is_asked_again(
 ) -> None:
     asked: list[str] = []
 
-    def registry() -> dict[str, dict[str, Any]]:
+    def registry() -> dict[str, Any]:
         asked.append("once")
         if len(asked) == 1:
             raise KeyError("nobody foresaw this")
-        return {"churn": world.pointers["churn"]}
+        return {"champion": {"churn": world.pointers["churn"]}}
 
     shelf = shelf_of_the_registry(registry, lambda: None)
     wait_for(lambda: "churn" in shelf.states)
@@ -213,7 +298,7 @@ def test_a_registry_that_fails_as_nobody_foresaw_is_asked_again(
 def test_what_fails_after_the_first_look_does_not_end_the_looking(
     world: World, shelf_of_the_registry: Callable[..., ModelShelf]
 ) -> None:
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Any] = {}
     failed: list[str] = []
 
     def fail() -> None:
@@ -222,5 +307,78 @@ def test_what_fails_after_the_first_look_does_not_end_the_looking(
 
     shelf = shelf_of_the_registry(lambda: found, fail)
     wait_for(lambda: failed)
-    found["churn"] = world.pointers["churn"]
+    found["champion"] = {"churn": world.pointers["churn"]}
     wait_for(lambda: "churn" in shelf.states)
+
+
+def test_the_registry_names_challengers_too(
+    world: World, shelf_of_the_registry: Callable[..., ModelShelf]
+) -> None:
+    made = make_model(world.artifacts, "churn", "churn_2", seed=5)
+    pointers = {
+        "champion": {"churn": world.pointers["churn"]},
+        "challenger": {"churn": {**made, "traffic_share": 0.5}},
+    }
+    shelf = shelf_of_the_registry(lambda: pointers)
+    state = wait_for(lambda: shelf.challengers.get("churn"))
+    assert state.served.model.model_id == "churn_2"
+
+
+def test_a_frozen_postgresql_is_not_waited_for(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        # Connections are taken by the kernel, and nobody ever answers.
+        url = f"postgresql://nobody@127.0.0.1:{frozen.getsockname()[1]}/none"
+        world.store._redis.flushdb()
+        fallback = app._registered(world.settings, url)
+        shelf = ModelShelf(
+            world.store, fallback, SigningKey(KEY), world.artifacts, Metrics(), poll_seconds=0.05
+        )
+        shelf.start()
+        try:
+            assert shelf.looked.wait(20)
+            world.store.set_model_pointer("churn", "champion", world.pointers["churn"])
+            wait_for(lambda: "churn" in shelf.states, 20)
+        finally:
+            ended = threading.Thread(target=shelf.stop, daemon=True)
+            ended.start()
+            ended.join(20)
+        assert not ended.is_alive()
+
+
+def test_what_cannot_be_loaded_is_tried_ever_less_often_until_its_pointer_changes(
+    world: World, shelf_of_the_registry: Callable[..., ModelShelf], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+
+    def broken(*given: Any) -> ServedModel:
+        tried.append(time.monotonic())
+        raise OSError(110, "Connection timed out")
+
+    monkeypatch.setattr(models, "load", broken)
+    pointers = {"champion": {"churn": world.pointers["churn"]}}
+    shelf_of_the_registry(lambda: pointers)
+    wait_for(lambda: len(tried) >= 4)
+    # Of the machine's own slowness only more can come, never less.
+    pauses = [later - earlier for earlier, later in pairwise(tried)]
+    assert all(pause >= 0.05 * 2**at for at, pause in enumerate(pauses[:3]))
+    before = len(tried)
+    pointers["champion"] = {"churn": {**world.pointers["churn"], "model_id": "churn_2"}}
+    wait_for(lambda: len(tried) > before, 10)
+
+
+def test_what_runs_after_the_first_look_does_not_keep_the_app_from_ending(
+    world: World, shelf_of_the_registry: Callable[..., ModelShelf]
+) -> None:
+    begun, never = threading.Event(), threading.Event()
+
+    def compile_for_ever() -> None:
+        begun.set()
+        never.wait()
+
+    shelf = shelf_of_the_registry(dict, compile_for_ever)
+    assert begun.wait(20)
+    ended = threading.Thread(target=shelf.stop, daemon=True)
+    ended.start()
+    ended.join(20)
+    never.set()
+    assert not ended.is_alive()

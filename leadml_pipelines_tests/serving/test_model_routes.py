@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from leadml_pipelines.learning.registry.model_records import ModelRecord, insert_record
 from leadml_pipelines.learning.registry.registry import Registry
-from leadml_pipelines.online.publish_models import publish_roles
+from leadml_pipelines.online.publish_models import is_in_step, publish_roles
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.serving import contract
 from leadml_pipelines.settings import Settings
@@ -116,7 +116,9 @@ def test_one_model_is_told_whole(
     assert [(c["kind"], c["reason"]) for c in data["changes"]] == [("promote", "the first one")]
 
 
-@pytest.mark.parametrize("path", ["conversion_9", "conversion@champion", "x@previous/card"])
+@pytest.mark.parametrize(
+    "path", ["conversion_9", "conversion@champion", "x@previous/card", "%00", "a%00/card"]
+)
 def test_a_model_that_nobody_registered_is_not_found(
     client: httpx.Client, registry: Registry, path: str
 ) -> None:
@@ -214,3 +216,37 @@ def test_an_app_with_another_key_keeps_answering_with_nothing_new(
     response = client.get("/api/v1/ml/health").json()
     assert "not signed with this signing key" in response["models"]["conversion"]["error"]
     assert not response["models"]["conversion"]["loaded"]
+
+
+def test_the_list_of_models_takes_one_connection_and_reads_nothing_long(
+    client: httpx.Client, registry: Registry, add: Callable[..., ModelRecord]
+) -> None:
+    for model_id in ("conversion_a", "conversion_b", "conversion_c"):
+        add(model_id, evaluation={"long": "x"})
+    for model_id in ("conversion_a", "conversion_b"):
+        registry.promote(model_id, by="anna")
+    opened: list[str] = []
+    before = Registry._connect
+
+    def connect_counted(self: Registry) -> Any:
+        opened.append("one")
+        return before(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Registry, "_connect", connect_counted)
+        assert client.get("/api/v1/models").json()["data"][0]["champion"]
+    assert opened == ["one"]
+    held, records = registry.overview()
+    assert [one.alias for one in held] == ["champion", "previous"]
+    assert set(records) == {"conversion_a", "conversion_b", "conversion_c"}
+    assert {(record.card, str(record.evaluation)) for record in records.values()} == {("", "{}")}
+
+
+def test_the_sensor_finds_published_models_in_step(
+    world: World, registry: Registry, add: Callable[..., ModelRecord]
+) -> None:
+    add("conversion_a")
+    registry.promote("conversion_a", by="anna")
+    publish_roles(world.store, registry)
+    held, records = registry.overview()
+    assert is_in_step(world.store, [(one, records[one.model_id]) for one in held])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -15,15 +17,19 @@ import psycopg
 import pytest
 import redis
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from leadml_pipelines.online import prediction_drain
 from leadml_pipelines.online.batch import Batch
 from leadml_pipelines.online.format import Field, Rows, Schema
+from leadml_pipelines.online.prediction_drain import PredictionDrain
+from leadml_pipelines.online.prediction_stream import Document, PredictionStream
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.serving import prediction_log
 from leadml_pipelines.serving.answered import Answered
+from leadml_pipelines.serving.assignment import Lot, Part
+from leadml_pipelines.serving.connections import StatementFailedError
 from leadml_pipelines.serving.metrics import Metrics
-from leadml_pipelines.serving.models import Lot, Part
 from leadml_pipelines.serving.prediction_log import PredictionLog, documents
 from leadml_pipelines.serving.reader import Found
 from leadml_pipelines.settings import Settings
@@ -390,3 +396,74 @@ def test_an_app_without_redis_predicts_as_before(
     )
     # No model was published where this app looks, and the log has no part in that.
     assert answer.status_code == 404
+
+
+def test_what_waits_takes_little_more_memory_than_its_text() -> None:
+    given = answered([0.5])
+    tracemalloc.start()
+    try:
+        made = [one for _ in range(500) for one in documents(given)]
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken / len(made) < 2500
+
+
+def test_a_slow_redis_does_not_keep_the_app_from_ending(
+    log_of: Any, redis_url: str, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(self: PredictionStream, given: list[Document]) -> int:
+        time.sleep(0.2)
+        return len(given)
+
+    monkeypatch.setattr(prediction_log, "CHUNK", 1)
+    monkeypatch.setattr(PredictionStream, "add", slow)
+    monkeypatch.setattr(prediction_log, "CLOSE_SECONDS", 0.5)
+    log = log_of(redis_url, NO_POSTGRES.get_secret_value())
+    for first in range(200):
+        log.note(answered([0.5], first))
+    closing = threading.Thread(target=log.close, daemon=True)
+    closing.start()
+    closing.join(15)
+    assert not closing.is_alive()
+    wait_for(lambda: counted(metrics, "dropped") > 100)
+
+
+def test_old_predictions_are_removed_batch_by_batch(
+    log_of: Any, redis_url: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = [prediction_log.REMOVED_AT_ONCE] * 3
+    pruned: list[int] = []
+
+    def prune(self: PredictionDrain, keep_days: int) -> int:
+        pruned.append(keep_days)
+        return batches.pop() if batches else 0
+
+    monkeypatch.setattr(PredictionDrain, "prune", prune)
+    log = log_of(redis_url, postgres_url)
+    wait_for(lambda: len(pruned) == 4)
+    log.close()
+    assert len(pruned) == 4
+
+
+def test_what_cannot_be_pruned_waits_for_its_next_time_and_stores_all_the_same(
+    log_of: Any,
+    redis_url: str,
+    postgres_url: str,
+    metrics: Metrics,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[int] = []
+
+    def prune(self: PredictionDrain, keep_days: int) -> int:
+        tried.append(keep_days)
+        raise StatementFailedError("QueryCanceled")
+
+    monkeypatch.setattr(PredictionDrain, "prune", prune)
+    with capture_logs() as said:
+        log = log_of(redis_url, postgres_url)
+        for first in range(3):
+            log.note(answered([0.5], first))
+            wait_for(lambda: counted(metrics, "stored") == first + 1)  # noqa: B023
+    assert len(tried) == 1
+    assert [one["event"] for one in said] == ["predictions_not_pruned"]

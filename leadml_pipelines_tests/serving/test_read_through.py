@@ -443,8 +443,16 @@ def test_what_cannot_be_computed_comes_from_the_snapshot_marked_and_is_not_writt
         (lead,) = online.get("lead", ["lead_0"])
         assert (lead.status, lead.source) == ("stale", "snapshot")
         assert lead.features == expected(frame, "lead_0")
+    both = online.get("lead", ["lead_0", "younger"])
+    assert [(one.status, one.source) for one in both] == [
+        ("stale", "snapshot"),
+        ("unavailable", None),
+    ]
+    # In a matrix nothing would tell it from an unknown one.
     with pytest.raises(ApiError, match="the newest snapshot does not know them"):
-        online.get("lead", ["lead_0", "younger"])
+        online.matrix("lead", ["lead_0", "younger"], ["age"])
+    with pytest.raises(ApiError, match="the newest snapshot does not know them"):
+        online.get("lead", ["younger"])
 
 
 @pytest.mark.usefixtures("uncomputable")

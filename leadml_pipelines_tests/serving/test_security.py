@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ KEY = "correct horse battery staple"
 DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
 BODY = {"entity_ids": ["lead_0"]}
 PATH = "/api/v1/features/batch"
+BOUND_SECONDS = 8
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,7 @@ def _command(world: World, log: Path, **variables: str) -> Iterator[subprocess.P
         "LEADML_REDIS_URL": settings.require_redis(),
         "LEADML_POSTGRES_URL": settings.require_postgres(),
         "LEADML_SIGNING_KEY": SIGNING_KEY,
+        "LEADML_ARTIFACTS_URL": settings.artifacts,
         **variables,
     }
     with log.open("wb") as errors:
@@ -113,7 +116,7 @@ def _command(world: World, log: Path, **variables: str) -> Iterator[subprocess.P
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(150)
+        process.wait(30)
 
 
 def test_command_refuses_an_open_address_without_keys(
@@ -150,6 +153,24 @@ def test_command_serves_until_it_is_told_to_end(world: World, tmp_path: Path) ->
     assert "Traceback" not in written
     assert KEY not in written
     assert SIGNING_KEY not in written
+
+
+def test_command_ends_soon_though_it_was_just_started(world: World, tmp_path: Path) -> None:
+    log = tmp_path / "errors.log"
+    with _command(world, log, LEADML_HTTP_PORT="0") as process:
+        found = wait_for(
+            lambda: re.search(r"running on (http://\S+)", log.read_text(encoding="utf-8")),
+            seconds=60,
+        )
+        with httpx.Client(base_url=found[1], trust_env=False, timeout=30) as client:
+            # What follows is imported and compiled for seconds.
+            wait_for(lambda: client.get("/readyz").status_code == 200, seconds=60)
+        told = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        # Two or three seconds, and room for a machine that does much else.
+        assert time.monotonic() - told < BOUND_SECONDS
+    assert "Traceback" not in log.read_text(encoding="utf-8")
 
 
 def test_app_imports_nothing_heavy_before_it_listens() -> None:

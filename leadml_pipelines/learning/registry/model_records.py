@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,11 @@ _JSON_FIELDS = frozenset({
     "evaluation", "validation", "sha256", "gate_reasons",
 })  # fmt: skip
 _TIMES = ("trained_at", "promoted_at")
+_SHORT = {
+    "evaluation": "'{}'::jsonb AS evaluation",
+    "card": "'' AS card",
+    "passed_gate": "gate_passed",
+}
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,22 @@ def select_records(
         params: The condition's values.
     """
     query = f"SELECT * FROM leadml.models {where}"  # noqa: S608 - see above
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return [_record(row) for row in cursor.execute(query.encode(), params)]
+
+
+def select_short_records(
+    connection: psycopg.Connection[Any], where: str, params: Mapping[str, Any]
+) -> list[ModelRecord]:
+    """Models by a condition, without what is long: their `evaluation` and their `card` are empty.
+
+    Args:
+        connection: Of the registry's database.
+        where: What follows the table's name; written in code, never by a user.
+        params: The condition's values.
+    """
+    columns = ", ".join(_SHORT.get(column.name, column.name) for column in fields(ModelRecord))
+    query = f"SELECT {columns} FROM leadml.models {where}"  # noqa: S608 - our names
     with connection.cursor(row_factory=dict_row) as cursor:
         return [_record(row) for row in cursor.execute(query.encode(), params)]
 

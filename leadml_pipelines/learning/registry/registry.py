@@ -28,7 +28,11 @@ from leadml_pipelines.learning.registry.artifacts import (
     load_artifact,
     resign_artifact,
 )
-from leadml_pipelines.learning.registry.model_records import ModelRecord, select_records
+from leadml_pipelines.learning.registry.model_records import (
+    ModelRecord,
+    select_records,
+    select_short_records,
+)
 from leadml_pipelines.learning.registry.promotion_rules import (
     PromotionRefusedError,
     RegistryError,
@@ -199,6 +203,23 @@ class Registry:
         """What every alias points to; of one model, or of all."""
         with self._connect() as connection:
             return held_aliases(connection, name)
+
+    def overview(self) -> tuple[list[Held], dict[str, ModelRecord]]:
+        """What every alias points to, and by id those models and the newest of each name.
+
+        It takes one connection, and leaves out what is long: the models' `evaluation` and `card`
+        are empty.
+        """
+        with self._connect() as connection:
+            held = held_aliases(connection)
+            found = select_short_records(
+                connection,
+                "WHERE model_id = ANY(%(ids)s) OR model_id IN (SELECT DISTINCT ON (name) model_id"
+                " FROM leadml.models ORDER BY name, trained_at DESC, model_id DESC)"
+                " ORDER BY name, trained_at DESC, model_id DESC",
+                {"ids": [one.model_id for one in held]},
+            )
+        return held, {record.model_id: record for record in found}
 
     def changes(
         self, name: str | None = None, model_id: str | None = None, limit: int = 100
