@@ -208,7 +208,7 @@ def _metric(
         )
     if not judged and rule == "ranking":
         # Every model ranks: without a figure its outcomes are all alike, which is no judgement.
-        reason = NotEnough(f"what came true of {found.model_id} is all alike and can't be ranked")
+        reason = NotEnough(f"what came true of {name} is all alike and can't be ranked")
         judged.append(Judgement(rule, name, False, f"{name}: {reason}"))
     return judged
 
