@@ -60,6 +60,10 @@ def serve(settings: Settings) -> Iterator[httpx.Client]:
         finally:
             server.should_exit = True
             thread.join()
+            # The app does not wait for what it compiles; the next test shall not run beside it.
+            for other in threading.enumerate():
+                if other.name == "after-first-look":
+                    other.join(60)
 
 
 @dataclass
