@@ -6,7 +6,6 @@ import dagster as dg
 
 from leadml_pipelines.assets.metadata import plain, rows
 from leadml_pipelines.assets.progress import live_progress
-from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.resources.connections import (
     PostgresResource,
@@ -53,23 +52,21 @@ def training_set_asset(name: str) -> dg.AssetsDefinition:
     def asset(
         context: dg.AssetExecutionContext, settings: SettingsResource
     ) -> dg.MaterializeResult:
-        from leadml_pipelines.features.bulk import bulk_engine
         from leadml_pipelines.learning.specs import specs
-        from leadml_pipelines.learning.training_set import build_training_set, save_training_set
-        from leadml_pipelines.sources.extract import latest_extract
+        from leadml_pipelines.learning.training_set import (
+            build_from_newest_extract,
+            save_training_set,
+        )
 
         config = settings.load()
-        spec = specs(config)[name]
-        extract = latest_extract(config.extracts)
-        with bulk_engine(extract, config) as engine:
-            built = build_training_set(spec, engine, catalogue(), extract)
+        built = build_from_newest_extract(specs(config)[name], config)
         saved = save_training_set(built, config.training_sets)
         context.log.info("%d rows, %d labels not known yet", saved.rows, saved.unknown_labels)
         return dg.MaterializeResult(
             metadata=rows(
                 saved.rows,
                 hash=saved.hash,
-                extract=extract.extract_id,
+                extract=built.origin,
                 unknown_labels=saved.unknown_labels,
                 positives=saved.positives,
             )

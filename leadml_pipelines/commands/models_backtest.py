@@ -15,7 +15,6 @@ from leadml_pipelines.commands.models import models
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from leadml_pipelines.demo.bars import Report
     from leadml_pipelines.learning.evaluation.backtest import Cut
     from leadml_pipelines.learning.spec import ModelSpec
     from leadml_pipelines.learning.training_set import TrainingSet
@@ -41,6 +40,7 @@ def backtest_model(
     from leadml_pipelines.demo.bars import bar, bars
     from leadml_pipelines.learning.evaluation.backtest import backtest, backtest_document
     from leadml_pipelines.learning.specs import declared
+    from leadml_pipelines.learning.training_set import build_from_newest_extract
     from leadml_pipelines.settings import Settings
     from leadml_pipelines.times import parse_duration
 
@@ -52,9 +52,12 @@ def backtest_model(
     spec = declared(settings, name)
     console = Console(quiet=as_json)
     with bars(console) as progress, bar(progress, f"backtest of {name}") as report:
+        rows = (
+            build_from_newest_extract(spec, settings, report) if rebuild else _saved(spec, settings)
+        )
         found = backtest(
             spec,
-            _rows(spec, settings, report) if rebuild else _saved(spec, settings),
+            rows,
             cuts=cuts,
             every=period,
             seed=settings.seed,
@@ -81,17 +84,6 @@ def _saved(spec: ModelSpec, settings: Settings) -> TrainingSet:
         return latest_training_set(settings.training_sets, spec)
     except NoSavedSetError as error:
         raise UserError(f"{error}, or build the rows now with --rebuild") from error
-
-
-def _rows(spec: ModelSpec, settings: Settings, report: Report) -> TrainingSet:
-    from leadml_pipelines.features.bulk import bulk_engine
-    from leadml_pipelines.features.catalogue import catalogue
-    from leadml_pipelines.learning.training_set import build_training_set
-    from leadml_pipelines.sources.extract import latest_extract
-
-    extract = latest_extract(settings.extracts)
-    with bulk_engine(extract, settings) as engine:
-        return build_training_set(spec, engine, catalogue(), extract, report)
 
 
 def _table(spec: ModelSpec, found: list[Cut]) -> Table:

@@ -80,16 +80,13 @@ def _training_set(
     spec: ModelSpec, settings: Settings, rebuild: bool, console: Console
 ) -> TrainingSet:
     """The newest saved one of this declaration, or one that is built from the newest extract."""
-    from leadml_pipelines.features.bulk import bulk_engine
-    from leadml_pipelines.features.catalogue import catalogue
     from leadml_pipelines.features.saved_sets import NoSavedSetError
     from leadml_pipelines.learning.training_set import (
         OtherDeclarationError,
-        build_training_set,
+        build_from_newest_extract,
         latest_training_set,
         save_training_set,
     )
-    from leadml_pipelines.sources.extract import latest_extract
 
     root: Path = settings.training_sets
     if not rebuild:
@@ -103,7 +100,5 @@ def _training_set(
         except NoSavedSetError:
             # Not an error here: the rows can be built now.
             pass
-    extract = latest_extract(settings.extracts)
-    with bulk_engine(extract, settings) as engine:
-        save_training_set(build_training_set(spec, engine, catalogue(), extract), root)
+    save_training_set(build_from_newest_extract(spec, settings), root)
     return latest_training_set(root, spec)

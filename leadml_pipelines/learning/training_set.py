@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from leadml_pipelines.features.catalogue import Catalogue
     from leadml_pipelines.features.engines import DuckDBEngine
+    from leadml_pipelines.settings import Settings
 
 KEYS = ("entity_id", "as_of", "created_at", "moment", "label")
 """The columns of a training set that are no features; the agent and companions' labels follow."""
@@ -181,6 +182,24 @@ def build_training_set(
             "outside_population": len(frame) - len(inside),
         },
     )
+
+
+def build_from_newest_extract(
+    spec: ModelSpec, settings: Settings, progress: Progress | None = None
+) -> TrainingSet:
+    """Build the rows that `spec` asks for from the newest extract of the source tables.
+
+    Raises:
+        NoExtractError: nothing was extracted yet.
+        SpecError: as of `build_training_set`.
+    """
+    from leadml_pipelines.features.bulk import bulk_engine
+    from leadml_pipelines.features.catalogue import catalogue
+    from leadml_pipelines.sources.extract import latest_extract
+
+    extract = latest_extract(settings.extracts)
+    with bulk_engine(extract, settings) as engine:
+        return build_training_set(spec, engine, catalogue(), extract, progress)
 
 
 def assemble(
