@@ -161,7 +161,7 @@ class ModelSpec:
         champion_margin: How much worse than the champion a candidate's metric may be on the same
             rows where noise would allow it more.
         max_calibration_error: Greatest expected calibration error on the test rows, beyond noise,
-            and at most half of the rarer class's share; for classification.
+            and at most seven tenths of the rarer class's share; for classification.
         max_total_error: How far the sum of all predicted values may be from the sum of those that
             came, as a part of it and beyond noise; prices and seasons drift between training and
             test. For values.

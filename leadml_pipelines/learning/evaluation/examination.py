@@ -187,7 +187,7 @@ def _differences(measured: Mapping[str, Measured]) -> dict[str, Any]:
     }
 
 
-_ALLOWED_SHARE = 0.5
+_ALLOWED_SHARE = 0.7
 """Most that chances may be off by, as a share of the rarer class."""
 
 
@@ -205,7 +205,7 @@ def _calibration(
     return {
         "error": measured.point["ece"],
         "by_chance": error_by_chance(labels, values, leads, seed=trained.seed),
-        # Of a rare event 0.05 would be everything: half of what there is of the rarer class.
+        # Of a rare event 0.05 would be everything: a part of what there is of the rarer class.
         "allowed": min(spec.max_calibration_error, _ALLOWED_SHARE * min(rate, 1 - rate)),
     }
 
