@@ -37,6 +37,17 @@ hypothesis.settings.load_profile("leadml")
 
 _DELETE_BATCH = 5_000
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what stays together where the tests are shared out: a module, and all demonstrations.
+
+    Their fixtures are made once; each worker starts servers of its own.
+    """
+    for item in items:
+        together = "end_to_end" if item.get_closest_marker("end_to_end") else item.path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(together))
+
+
 _NAMED = external_settings(Home(Path(tempfile.gettempdir()) / "no-home"))
 """What the environment named at the start: a test may change it before a service is needed."""
 
