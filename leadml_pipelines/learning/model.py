@@ -28,7 +28,7 @@ from leadml_pipelines.learning.encoding import (
     within_float32,
 )
 from leadml_pipelines.learning.registry.artifacts import load_artifact
-from leadml_pipelines.learning.training.calibration import Calibration
+from leadml_pipelines.learning.training.calibration import Calibration, sigmoid
 from leadml_pipelines.learning.training.linear import LinearMember
 from leadml_pipelines.learning.training.venn_abers import VennAbers
 from leadml_pipelines.learning.tree_shap import TreeShap
@@ -44,7 +44,7 @@ Vector = npt.NDArray[np.float64]
 LINKS: Mapping[str, Callable[[Vector], Vector]] = {
     "identity": lambda raw: np.maximum(raw, 0.0),
     "log": np.exp,
-    "logit": lambda raw: 1 / (1 + np.exp(-raw)),
+    "logit": sigmoid,
 }
 """From raw scores to values; what is expected of a premium is never less than nothing."""
 

@@ -69,7 +69,8 @@ class Calibration:
 
 def sigmoid(raw: Vector) -> Vector:
     """The chance of log-odds."""
-    return np.asarray(1 / (1 + np.exp(-raw)), np.float64)
+    # Beyond 700 the exponential overflows; the chance is 0 or 1 long before.
+    return np.asarray(1 / (1 + np.exp(-np.clip(raw, -700, 700))), np.float64)
 
 
 def fit_platt(raw: Vector, labels: Vector) -> Calibration:
