@@ -19,6 +19,7 @@ SPEC = ModelSpec(
     horizon=timedelta(days=30),
     objective="classification",
     ages=NEW_LEAD_AGES,
+    max_rows=150_000,
     split_by="lead",
     grid=CLASS_GRID,
     metric="roc_auc",
