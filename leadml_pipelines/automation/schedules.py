@@ -36,32 +36,19 @@ def every_day_history(
 
 SCHEDULES = [
     every_day_history,
-    dg.ScheduleDefinition(
-        name="every_night_features",
-        job=nightly_features,
-        cron_schedule="0 2 * * *",
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-    ),
-    dg.ScheduleDefinition(
-        name="every_night_training",
-        job=nightly_training,
-        cron_schedule="0 3 * * *",
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-    ),
-    dg.ScheduleDefinition(
-        name="every_day_monitoring",
-        job=daily_monitoring,
-        cron_schedule="30 5 * * *",
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-    ),
-    dg.ScheduleDefinition(
-        name="every_hour_alerts",
-        job=watch_alerts,
-        cron_schedule="15 * * * *",
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
+    *(
+        dg.ScheduleDefinition(
+            name=name,
+            job=job,
+            cron_schedule=cron_schedule,
+            execution_timezone="UTC",
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+        )
+        for name, job, cron_schedule in (
+            ("every_night_features", nightly_features, "0 2 * * *"),
+            ("every_night_training", nightly_training, "0 3 * * *"),
+            ("every_day_monitoring", daily_monitoring, "30 5 * * *"),
+            ("every_hour_alerts", watch_alerts, "15 * * * *"),
+        )
     ),
 ]

@@ -27,7 +27,8 @@ FeatureValue = float | int | bool | str | None
 FeatureDimension = Literal["fit", "engagement", "intent", "value", "urgency", "relationship"]
 
 
-def _once(names: list[str]) -> list[str]:
+def without_repeats(names: list[str]) -> list[str]:
+    """Each name once, in the order in which they came first."""
     return list(dict.fromkeys(names))
 
 
@@ -43,7 +44,7 @@ class FeatureBatchRequest(Request):
     entity_ids: Annotated[
         list[str], Field(min_length=1, max_length=MAX_BATCH, description="1 to 1,000 ids")
     ]
-    feature_names: Annotated[list[str], AfterValidator(_once)] = Field(
+    feature_names: Annotated[list[str], AfterValidator(without_repeats)] = Field(
         default_factory=list,
         max_length=MAX_NAMES,
         description="features to return, each once; all of them when empty",
@@ -298,40 +299,6 @@ class EventsResponse(BaseModel):
     )
 
 
-class PredictRequest(Request):
-    """Which model, for whom."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    model_type: str = Field(description="name of a model", examples=["churn"])
-    entity_id: str = Field(description="whom to predict for", examples=["lead_0000042"])
-    explain: bool = Field(
-        True, description="whether to give reasons, urgency and opportunities with the answer"
-    )
-
-
-class PredictBatchRequest(Request):
-    """Which model, for whom."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    model_type: str = Field(description="name of a model", examples=["conversion"])
-    entity_ids: Annotated[
-        list[str],
-        Field(
-            min_length=1,
-            max_length=MAX_BATCH,
-            description="1 to 1,000 ids",
-            examples=[["lead_0000042", "lead_0000043"]],
-        ),
-    ]
-    explain: bool = Field(
-        False,
-        description="whether to give reasons, urgency and opportunities with each answer; a few "
-        "milliseconds per answer",
-    )
-
-
 class ErrorDetail(BaseModel):
     """What went wrong."""
 
@@ -344,174 +311,6 @@ class ErrorResponse(BaseModel):
 
     success: Literal[False] = False
     error: ErrorDetail
-
-
-class PredictionFactor(BaseModel):
-    """A feature that moved an answer."""
-
-    feature: str = Field(description="name in the catalogue", examples=["days_since_last_inbound"])
-    value: FeatureValue = Field(
-        description="in the feature's own type, a category as its word; null: missing",
-        examples=[23.4],
-    )
-    direction: Literal["raises", "lowers"] = Field(
-        description="whether it raises or lowers what is predicted, against training's average"
-    )
-    shap_value: float = Field(
-        description="exact SHAP value, in the units of raw_score", examples=[0.61]
-    )
-    sentence: str = Field(
-        description="the same for people",
-        examples=["No sign of life for 23 days raises the risk."],
-    )
-
-
-class FeatureImportance(BaseModel):
-    """How much of one answer is a feature's doing."""
-
-    feature: str = Field(description="name in the catalogue", examples=["days_since_last_inbound"])
-    share: float = Field(
-        description="its |SHAP value| over the sum of those of all features, 0 to 1",
-        examples=[0.18],
-    )
-
-
-class DimensionAnswer(BaseModel):
-    """A dimension of a score."""
-
-    score: float = Field(
-        description="0 to 100: share of the training population with a lower contribution",
-        examples=[71.5],
-    )
-    contribution: float = Field(
-        description="sum of the SHAP values of its features, in the units of raw_score",
-        examples=[0.27],
-    )
-
-
-class UrgencyAnswer(BaseModel):
-    """How soon it happens, if it happens."""
-
-    level: Literal["low", "medium", "high"] = Field(
-        description="by the ratio and the limits in the model's declaration"
-    )
-    ratio: float = Field(description="near_chance / far_chance, 0 to 1", examples=[0.44])
-    near_chance: float = Field(
-        description="chance within the near horizon (7 days in lead_score)", examples=[0.04]
-    )
-    far_chance: float = Field(
-        description="chance within the far horizon (30 days in lead_score)", examples=[0.09]
-    )
-
-
-class CrossSellOpportunity(BaseModel):
-    """A product to offer."""
-
-    product: str = Field(description="its word in the data", examples=["home"])
-    chance: float = Field(
-        description="that it is what the lead buys within the horizon, 0 to 1", examples=[0.06]
-    )
-
-
-class Prediction(BaseModel):
-    """A model's answer for one entity. A member that is not of its kind of model is left out."""
-
-    model_config = ConfigDict(protected_namespaces=())
-
-    entity_id: str = Field(description="whom it is about", examples=["lead_0000042"])
-    model_type: str = Field(description="name of the model", examples=["churn"])
-    model_id: str = Field(
-        description="the version that answered", examples=["churn_20260115_103000"]
-    )
-    timestamp: datetime = Field(description="when the prediction was made")
-    features_as_of: datetime | None = Field(
-        description="the moment that its inputs describe; null where they are unavailable"
-    )
-    stale: bool = Field(
-        description="whether its inputs are older than they should be, or perhaps untrue since an "
-        "event, and could not be computed anew"
-    )
-    degraded: list[Literal["postgres", "redis"]] = Field(
-        description="servers that the answer had to do without"
-    )
-    error: ErrorDetail | None = Field(
-        None, description="in a batch: why there is no prediction; then all below is missing"
-    )
-    prediction: float | int | None = Field(
-        None,
-        description="1 or 0 of a classifier, by its threshold; a score of 0 to 100 otherwise",
-        examples=[1],
-    )
-    probability: float | None = Field(
-        None, description="of a classifier: calibrated chance, 0 to 1", examples=[0.62]
-    )
-    threshold: float | None = Field(
-        None,
-        description="of a classifier: the probability from which the prediction is 1",
-        examples=[0.41],
-    )
-    confidence: float | None = Field(
-        None,
-        description="of a classifier: 1 minus the width of the interval that the chance lies in "
-        "(Venn-Abers)",
-        examples=[0.96],
-    )
-    risk_level: Literal["low", "medium", "high", "critical"] | None = Field(
-        None, description="of a model whose chance is a risk: by the limits in its declaration"
-    )
-    value: float | None = Field(
-        None,
-        description="of a score: expected value behind it, in the data's currency",
-        examples=[184.2],
-    )
-    quality_score: float | None = Field(
-        None,
-        description="of a score: 0 to 100, the share of the training population with a lower value",
-        examples=[87.5],
-    )
-    base_value: float | None = Field(
-        None,
-        description="with explain: raw score of the average row of training",
-        examples=[-0.84],
-    )
-    raw_score: float | None = Field(
-        None,
-        description="with explain: base_value plus the SHAP values of all features (log-odds "
-        "before calibration; of a score, its value or the logarithm of it)",
-        examples=[0.37],
-    )
-    factors: list[PredictionFactor] | None = Field(
-        None, description="with explain: the features that moved the answer most, greatest first"
-    )
-    feature_importance: list[FeatureImportance] | None = Field(
-        None, description="with explain: how much of the answer the greatest features make"
-    )
-    dimensions: dict[FeatureDimension, DimensionAnswer] | None = Field(
-        None,
-        description="of a score with explain: base_value plus all contributions is raw_score",
-    )
-    urgency: UrgencyAnswer | None = Field(
-        None, description="with explain, where the model was taught to tell how soon"
-    )
-    cross_sell_opportunities: list[CrossSellOpportunity] | None = Field(
-        None,
-        description="with explain, where the model was taught to tell what is bought: the most "
-        "probable product first",
-    )
-
-
-class PredictResponse(BaseModel):
-    """One prediction."""
-
-    success: Literal[True] = True
-    data: Prediction
-
-
-class PredictBatchResponse(BaseModel):
-    """Predictions in the order of the request."""
-
-    success: Literal[True] = True
-    data: list[Prediction]
 
 
 class ChallengerHealth(BaseModel):
@@ -608,90 +407,3 @@ class GraphResponse(BaseModel):
 
     success: Literal[True] = True
     data: GraphSurroundings
-
-
-class ModelSummary(BaseModel):
-    """A registered model."""
-
-    model_config = ConfigDict(protected_namespaces=())
-
-    model_id: str
-    name: str
-    status: Literal["candidate", "rejected", "champion", "challenger", "previous", "retired"]
-    description: str
-    objective: Literal["classification", "regression"]
-    trained_at: datetime
-    metrics: dict[str, Any] = Field(description="on data from after the training rows")
-    passed_gate: bool = Field(description="whether it may become champion")
-    promoted_at: datetime | None = Field(description="when it last became champion")
-    promoted_by: str | None
-    aliases: list[Literal["champion", "challenger", "previous"]]
-    traffic_share: float | None = Field(
-        description="share of the entities that it answers for as a challenger"
-    )
-
-
-class ModelRoles(BaseModel):
-    """The versions of one model that matter now."""
-
-    name: str
-    champion: ModelSummary | None = Field(description="answers; null before the first promotion")
-    challenger: ModelSummary | None = Field(description="answers for a share of the entities")
-    previous: ModelSummary | None = Field(description="what a rollback makes champion again")
-    last_trained: ModelSummary = Field(description="the newest version, whatever its status")
-
-
-class ModelListResponse(BaseModel):
-    """Every model by name."""
-
-    success: Literal[True] = True
-    data: list[ModelRoles]
-
-
-class ModelChange(BaseModel):
-    """A change of an alias, as it is recorded for ever."""
-
-    model_config = ConfigDict(protected_namespaces=())
-
-    name: str
-    alias: Literal["champion", "challenger", "previous"]
-    kind: Literal["promote", "rollback", "challenge", "end"]
-    model_id: str | None = Field(description="where it points from then on; null: nowhere")
-    replaced: str | None = Field(description="where it pointed before; null: nowhere")
-    traffic_share: float | None
-    changed_at: datetime
-    changed_by: str
-    forced: bool = Field(description="whether the gate was overruled")
-    reason: str | None
-
-
-class ModelDetail(ModelSummary):
-    """All about a registered model."""
-
-    gate_reasons: list[str]
-    compared_with: str | None = Field(description="the champion that the gate saw")
-    threshold: float | None = Field(description="chance from which the prediction is yes")
-    horizon_seconds: float
-    baseline: dict[str, Any] = Field(description="metrics of the heuristic that it replaces")
-    evaluation: dict[str, Any] = Field(description="with intervals, others and slices")
-    validation: dict[str, Any] = Field(description="what was chosen on the validation part")
-    counts: dict[str, int]
-    params: dict[str, Any]
-    tuning: dict[str, Any]
-    features: list[dict[str, str]] = Field(description="name and type, in the order of a row")
-    spec_hash: str
-    training_set_hash: str
-    code_version: str
-    package_versions: dict[str, str]
-    seconds: float = Field(description="how long training took")
-    artifact_uri: str
-    manifest_sha256: str | None
-    sha256: dict[str, str] = Field(description="of each file, by name")
-    changes: list[ModelChange] = Field(description="changes of role, the newest first")
-
-
-class ModelResponse(BaseModel):
-    """One registered model."""
-
-    success: Literal[True] = True
-    data: ModelDetail

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Header, Path, Query
 from starlette.responses import HTMLResponse, Response
 
 from leadml_pipelines.errors import UserError
-from leadml_pipelines.serving import contract
+from leadml_pipelines.serving import contract, model_contract
 from leadml_pipelines.serving.card_page import HEADERS, card_page
 from leadml_pipelines.serving.errors import ApiError, json_response
 from leadml_pipelines.settings import Settings
@@ -44,7 +44,7 @@ def model_routes(settings: Settings) -> APIRouter:
     """The router of `GET /api/v1/models...`."""
     routes = APIRouter(prefix="/api/v1/models", tags=["models"], responses=_ERRORS)
 
-    @routes.get("", response_model=contract.ModelListResponse)
+    @routes.get("", response_model=model_contract.ModelListResponse)
     def list_models() -> Response:
         """Of each model by name: who answers now, who challenges, what was trained last."""
         from leadml_pipelines.learning.registry.model_documents import summary
@@ -66,7 +66,7 @@ def model_routes(settings: Settings) -> APIRouter:
             data.append(answer)
         return json_response({"success": True, "data": data})
 
-    @routes.get("/{model_id}", response_model=contract.ModelResponse)
+    @routes.get("/{model_id}", response_model=model_contract.ModelResponse)
     def show_model(model_id: ModelId) -> Response:
         """All about one model: metrics with intervals, gate, files, and its changes of role."""
         from leadml_pipelines.learning.registry.model_documents import detail

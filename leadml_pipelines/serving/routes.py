@@ -18,7 +18,7 @@ from starlette.responses import Response
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.postgres import connect
-from leadml_pipelines.serving import contract
+from leadml_pipelines.serving import contract, prediction_contract
 from leadml_pipelines.serving.catalogue_routes import catalogue_routes
 from leadml_pipelines.serving.connections import Connections
 from leadml_pipelines.serving.engineer_routes import engineer_routes
@@ -127,8 +127,8 @@ def _model_routes(parts: Parts) -> APIRouter:
     routes = APIRouter(prefix="/api/v1/ml", tags=["predictions"])
     predictor = Predictor(parts.reader, parts.shelf, parts.metrics, parts.prediction_log)
 
-    @routes.post("/predict", response_model=contract.PredictResponse, responses=_ERRORS)
-    def predict(request: contract.PredictRequest) -> Response:
+    @routes.post("/predict", response_model=prediction_contract.PredictResponse, responses=_ERRORS)
+    def predict(request: prediction_contract.PredictRequest) -> Response:
         """One model's answer for one entity, with its reasons unless they are not wanted.
 
         A member that is not of this kind of model is left out.
@@ -136,8 +136,10 @@ def _model_routes(parts: Parts) -> APIRouter:
         row = predictor.one(request.model_type, request.entity_id, explain=request.explain)
         return json_response({"success": True, "data": row})
 
-    @routes.post("/predict/batch", response_model=contract.PredictBatchResponse, responses=_ERRORS)
-    def predict_batch(request: contract.PredictBatchRequest) -> Response:
+    @routes.post(
+        "/predict/batch", response_model=prediction_contract.PredictBatchResponse, responses=_ERRORS
+    )
+    def predict_batch(request: prediction_contract.PredictBatchRequest) -> Response:
         """One model's answers for 1 to 1,000 entities, in their order.
 
         An unknown entity fails the whole request; one that the model does not score, or whose

@@ -19,7 +19,7 @@ from leadml_pipelines.online.format import encode
 from leadml_pipelines.online.publish import publish_snapshot
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.postgres import connect
-from leadml_pipelines.serving import contract
+from leadml_pipelines.serving import contract, prediction_contract
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import to_micros, utc_now
 from leadml_pipelines_tests.online.frames import expected, lead_features, lead_frame
@@ -198,7 +198,7 @@ def test_postgres_down_a_miss_alone_has_no_prediction(world: World, serving: Ser
     body = {"model_type": "conversion", "entity_ids": ids}
     response = client.post("/api/v1/ml/predict/batch", json=body)
     assert response.status_code == 200
-    TypeAdapter(contract.PredictBatchResponse).validate_python(response.json())
+    TypeAdapter(prediction_contract.PredictBatchResponse).validate_python(response.json())
     rows = response.json()["data"]
     assert [row["entity_id"] for row in rows] == ids
     assert [row["error"] and row["error"]["code"] for row in rows] == [None, "unavailable", None]

@@ -13,7 +13,7 @@ from leadml_pipelines.learning.registry.model_records import ModelRecord, insert
 from leadml_pipelines.learning.registry.registry import Registry
 from leadml_pipelines.online.publish_models import is_in_step, publish_roles
 from leadml_pipelines.postgres import connect
-from leadml_pipelines.serving import contract
+from leadml_pipelines.serving import model_contract
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import utc_now
 from leadml_pipelines_tests.serving.artifacts import make_model
@@ -85,7 +85,7 @@ def test_the_list_tells_who_answers_and_who_challenges(
         registry.promote(model_id, by="anna")
     registry.challenge("conversion_c", 0.1, by="anna")
     body = client.get("/api/v1/models").json()
-    TypeAdapter(contract.ModelListResponse).validate_python(body)
+    TypeAdapter(model_contract.ModelListResponse).validate_python(body)
     (roles,) = body["data"]
     found = {role: roles[role]["model_id"] for role in ("champion", "challenger", "previous")}
     assert found == {
@@ -107,7 +107,7 @@ def test_one_model_is_told_whole(
     record = add("conversion_a")
     registry.promote("conversion_a", by="anna", reason="the first one")
     body = client.get("/api/v1/models/conversion@champion").json()
-    TypeAdapter(contract.ModelResponse).validate_python(body)
+    TypeAdapter(model_contract.ModelResponse).validate_python(body)
     data = body["data"]
     assert data["model_id"] == "conversion_a"
     assert data["manifest_sha256"] == record.manifest_sha256

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from pydantic import ConfigDict
 
-from leadml_pipelines.serving.contract import (
+from leadml_pipelines.serving.prediction_contract import (
     CrossSellOpportunity,
     FeatureImportance,
     Prediction,
