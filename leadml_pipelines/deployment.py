@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -76,43 +76,88 @@ class Deployment:
 
         Args:
             port: Where to listen; when None the port of the settings if it is free, else another.
+
+        Raises:
+            ServiceError: it does not start, or something else listens on the port asked for.
         """
         settings = Settings()
-        chosen = port or self._port(HTTP, settings.http_port)
         everywhere = settings.http_host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
-        address = f"http://{'127.0.0.1' if everywhere else settings.http_host}:{chosen}"
-        self._start(
-            HTTP,
-            [sys.executable, "-m", "leadml_pipelines.serving"],
-            address,
-            ready=f"{address}/readyz",
-            LEADML_HTTP_PORT=str(chosen),
-        )
-        return self._address(HTTP)
+        host = "127.0.0.1" if everywhere else settings.http_host
+
+        def launch(chosen: int) -> Launch:
+            address = f"http://{host}:{chosen}"
+            return self._launch(
+                [sys.executable, "-m", "leadml_pipelines.serving"],
+                address,
+                chosen,
+                ready=f"{address}/readyz",
+                LEADML_HTTP_PORT=str(chosen),
+            )
+
+        return self._start_on_port(HTTP, port, settings.http_port, launch)
 
     def start_dagster(self, port: int | None = None) -> str:
         """Start Dagster's webserver and daemon and return the address of the UI.
 
         Args:
             port: Where to listen; when None Dagster's usual port if it is free, else another.
+
+        Raises:
+            ServiceError: one does not start, or something else listens on the port asked for.
         """
-        chosen = port or self._port(WEBSERVER, DAGSTER_PORT)
-        address = f"http://127.0.0.1:{chosen}"
         workspace = str(Path(os.environ["DAGSTER_HOME"]) / "workspace.yaml")
         if self.stack.supervisor.running(DAEMON) is None and not self._storage_is_shared():
             end_abandoned_runs()
-        self._start(
-            WEBSERVER,
-            [_script(WEBSERVER), "-h", "127.0.0.1", "-p", str(chosen), "-w", workspace],
-            address,
-            ready=f"{address}/server_info",
-        )
-        self._start(DAEMON, [_script(DAEMON), "run", "-w", workspace], "")
-        return self._address(WEBSERVER)
 
-    def _port(self, name: str, usual: int) -> int:
-        """The port on which a process listens or listened, the usual one, or any that is free."""
+        def launch(chosen: int) -> Launch:
+            address = f"http://127.0.0.1:{chosen}"
+            return self._launch(
+                [_script(WEBSERVER), "-h", "127.0.0.1", "-p", str(chosen), "-w", workspace],
+                address,
+                chosen,
+                ready=f"{address}/server_info",
+            )
+
+        address = self._start_on_port(WEBSERVER, port, DAGSTER_PORT, launch)
+        self.stack.supervisor.start(
+            DAEMON, self._launch([_script(DAEMON), "run", "-w", workspace], "", None)
+        )
+        return address
+
+    def _start_on_port(
+        self, name: str, wanted: int | None, usual: int, launch: Callable[[int], Launch]
+    ) -> str:
+        """Start a process on the port a person wants, else on a free one; return its address."""
+        supervisor = self.stack.supervisor
+        if wanted is None:
+            supervisor.start_on_free_ports(
+                name,
+                lambda fresh: (self._port(name, usual, fresh=fresh),),
+                lambda ports: launch(*ports),
+            )
+        elif supervisor.running(name) is None and not port_is_free(wanted):
+            raise ServiceError(
+                f"something else listens on port {wanted}; name another one for {name}, or none: "
+                "a free one is chosen then"
+            )
+        else:
+            supervisor.start(name, launch(wanted))
+        record = supervisor.running(name)
+        if record is None:
+            raise ServiceError(f"{name} ended; see {self.home}/logs/{name}.log")
+        return record.address
+
+    def _port(self, name: str, usual: int, *, fresh: bool = False) -> int:
+        """The port on which a process listens or listened, the usual one, or any that is free.
+
+        Args:
+            name: Of the process.
+            usual: Where its users expect it; 0 if nowhere.
+            fresh: Choose another one than last time.
+        """
         home = self.stack.home
+        if fresh:
+            return home.port(name, fresh=True)
         if self.stack.supervisor.running(name) is None and usual and port_is_free(usual):
             return usual
         return home.port(name)
@@ -121,27 +166,23 @@ class Deployment:
         """Whether Dagster's runs lie on a server that others may use too."""
         return any(s.name == "postgres" and s.state == "external" for s in self.stack.status())
 
-    def _start(
-        self, name: str, argv: Sequence[str], address: str, ready: str | None = None, **env: str
-    ) -> None:
-        self.stack.supervisor.start(
-            name,
-            Launch(
-                argv,
-                ready=(lambda: http_ready(ready)) if ready else (lambda: True),
-                env={**os.environ, **env},
-                cwd=self.home,
-                address=address,
-                timeout=120.0,
-            ),
+    def _launch(
+        self,
+        argv: Sequence[str],
+        address: str,
+        port: int | None,
+        ready: str | None = None,
+        **env: str,
+    ) -> Launch:
+        return Launch(
+            argv,
+            ready=(lambda: http_ready(ready)) if ready else (lambda: True),
+            env={**os.environ, **env},
+            cwd=self.home,
+            address=address,
+            port=port,
+            timeout=120.0,
         )
-
-    def _address(self, name: str) -> str:
-        """Where a process answers, which may have been running before."""
-        record = self.stack.supervisor.running(name)
-        if record is None:
-            raise ServiceError(f"{name} ended; see {self.home}/logs/{name}.log")
-        return record.address
 
 
 def end_abandoned_runs() -> None:

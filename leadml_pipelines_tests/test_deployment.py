@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -14,6 +15,8 @@ from leadml_pipelines.deployment import (
     keep_settings,
     write_dagster_home,
 )
+from leadml_pipelines.services.errors import ServiceError
+from leadml_pipelines.services.records import Launch
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,6 +49,41 @@ def test_a_port_that_is_taken_is_replaced_by_a_free_one(tmp_path: Path) -> None:
         chosen = Deployment(tmp_path)._port(HTTP, port)
     assert chosen != port
     assert Deployment(tmp_path)._port(HTTP, 0) == chosen
+
+
+def test_a_port_that_was_asked_for_and_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ServiceError, match=f"something else listens on port {port}"):
+            Deployment(tmp_path).start_http(port)
+
+
+def test_a_port_that_is_taken_after_it_was_chosen_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen = (
+        "import socket, sys, time; s = socket.socket(); "
+        "s.bind(('127.0.0.1', int(sys.argv[1]))); s.listen(); time.sleep(60)"
+    )
+
+    def launch(port: int) -> Launch:
+        argv = [sys.executable, "-c", listen, str(port)]
+        return Launch(argv, lambda: True, address=f"http://127.0.0.1:{port}", port=port)
+
+    # It was free at the look.
+    monkeypatch.setattr("leadml_pipelines.deployment.port_is_free", lambda _: True)
+    deployment = Deployment(tmp_path)
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        taken = stranger.getsockname()[1]
+        try:
+            address = deployment._start_on_port(HTTP, None, taken, launch)
+        finally:
+            deployment.stack.stop_all()
+    assert address not in {"", f"http://127.0.0.1:{taken}"}
 
 
 def test_a_mapping_without_settings_writes_no_file(tmp_path: Path) -> None:

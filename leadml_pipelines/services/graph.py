@@ -71,6 +71,7 @@ class GraphService:
             cwd=self.folder(home),
             stdin=json.dumps(given).encode(),
             address=f"bolt://127.0.0.1:{ports[0]}",
+            port=ports[0],
             timeout=120.0,
             stop_timeout=30.0,
         )

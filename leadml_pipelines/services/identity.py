@@ -60,6 +60,25 @@ def descendants(pid: int) -> list[psutil.Process]:
         return []
 
 
+def listens(pid: int, port: int) -> bool:
+    """Whether a process, or one that it started, listens on a TCP port.
+
+    Where the system does not let us look (a hardened container, another user), it is taken for
+    granted.
+    """
+    psutil = require_module("psutil", "psutil")
+    try:
+        for process in (psutil.Process(pid), *descendants(pid)):
+            for socket in process.net_connections(kind="tcp"):
+                if socket.status == psutil.CONN_LISTEN and socket.laddr.port == port:
+                    return True
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+    return False
+
+
 def session_members(session: int) -> list[psutil.Process]:
     """The processes whose session was opened by the process of this pid, without that process."""
     psutil = require_module("psutil", "psutil")

@@ -102,6 +102,7 @@ class PostgresService:
             cwd=folder,
             user=user,
             address=f"127.0.0.1:{ports[0]}",
+            port=ports[0],
             timeout=120.0,  # It replays its log first when it was killed.
             stop_signal=signal.SIGINT,
             stop_timeout=30.0,

@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
@@ -25,13 +26,14 @@ from leadml_pipelines.services.errors import (
     ServiceError,
     StartCancelledError,
 )
-from leadml_pipelines.services.home import Home
-from leadml_pipelines.services.identity import process_identity
+from leadml_pipelines.services.home import Home, port_is_free
+from leadml_pipelines.services.identity import listens, process_identity
 from leadml_pipelines.services.records import Launch, ProcessRecord
 from leadml_pipelines.services.signals import uninterrupted
 from leadml_pipelines.times import utc_now
 
 _LOG_TAIL_LINES = 20
+_PORT_TRIES = 3
 _POLL = 0.03
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Asks without the proxy that the environment may name: what we start is on this machine."""
@@ -82,6 +84,38 @@ class ProcessSupervisor:
                     self._drop(name)
                 raise
             return record
+
+    def start_on_free_ports(
+        self,
+        name: str,
+        choose: Callable[[bool], tuple[int, ...]],
+        launch: Callable[[tuple[int, ...]], Launch],
+        cancelled: threading.Event | None = None,
+    ) -> tuple[int, ...]:
+        """Start a process on ports that are free, and return them.
+
+        Somebody may take a port between our look and the process's; then it is started again on
+        others.
+
+        Args:
+            name: Unique in the home.
+            choose: The ports; is told True where those of the last time were taken.
+            launch: How to start it on these ports.
+            cancelled: Gives the start up when it is set.
+
+        Raises:
+            ServiceError: as `start` says.
+        """
+        for attempt in range(_PORT_TRIES):
+            ports = choose(attempt > 0)
+            try:
+                self.start(name, launch(ports), cancelled)
+            except ProcessEndedError:
+                if attempt == _PORT_TRIES - 1 or all(port_is_free(port) for port in ports):
+                    raise
+                continue
+            return ports
+        raise AssertionError("the last attempt either returns or raises")
 
     def wait_until_ready(
         self, name: str, launch: Launch, cancelled: threading.Event | None = None
@@ -268,7 +302,7 @@ def _wait_until_ready(
                 f"{record.name} ended ({how}) before it was ready"
                 f"{_quoted_log(Path(record.log), offset)}"
             )
-        if launch.ready():
+        if launch.ready() and (launch.port is None or listens(record.pid, launch.port)):
             return
         if cancelled is not None and cancelled.is_set():
             raise StartCancelledError(f"the start of {record.name} was cancelled")

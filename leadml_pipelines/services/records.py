@@ -72,6 +72,8 @@ class Launch:
         stdin: What the process reads from its standard input, the place for secrets.
         user: Another user to run as; only root can.
         address: Shown to people.
+        port: The TCP port on which it listens, if it does. It is ready only once it, or a child of
+            it, does so: a stranger that took the port before shall not be taken for it.
         timeout: Seconds until it must be ready.
         stop_signal: Asks the process to end.
         stop_timeout: Seconds it gets for that before it is killed.
@@ -84,6 +86,7 @@ class Launch:
     stdin: bytes | None = None
     user: User | None = None
     address: str = ""
+    port: int | None = None
     timeout: float = 60.0
     stop_signal: int = signal.SIGTERM
     stop_timeout: float = 20.0

@@ -70,6 +70,7 @@ class RedisService:
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
             cwd=folder,
             address=f"127.0.0.1:{ports[0]}",
+            port=ports[0],
         )
 
     def finish(self, home: Home, port: int) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from leadml_pipelines.services.errors import ProcessEndedError, StartCancelledError
+from leadml_pipelines.services.errors import StartCancelledError
 from leadml_pipelines.services.external import (
     address_of,
     dagster_url,
@@ -21,7 +21,7 @@ from leadml_pipelines.services.external import (
     require_answer,
 )
 from leadml_pipelines.services.graph import GraphService
-from leadml_pipelines.services.home import Home, port_is_free
+from leadml_pipelines.services.home import Home
 from leadml_pipelines.services.postgresql import PostgresService
 from leadml_pipelines.services.processes import ProcessSupervisor
 from leadml_pipelines.services.records import ProcessRecord
@@ -31,8 +31,6 @@ from leadml_pipelines.services.signals import uninterrupted
 from leadml_pipelines.services.users import Users
 
 SERVICES: tuple[Service, ...] = (PostgresService(), RedisService(), GraphService())
-
-_PORT_TRIES = 3
 
 Progress = Callable[[str], None]
 """Receives sentences about what happened."""
@@ -219,26 +217,18 @@ class ServiceStack:
                     return [f"{service.title} was running already."]
             end_unrecorded(service, self.home)
             notes = service.prepare(self.home, self.supervisor, cancelled)
-            port = self._start_on_free_port(service, cancelled)
+            port, *_ = self.supervisor.start_on_free_ports(
+                service.name,
+                lambda fresh: tuple(self.home.port(p, fresh=fresh) for p in service.port_names),
+                lambda ports: service.launch(self.home, ports),
+                cancelled,
+            )
             try:
                 service.finish(self.home, port)
             except BaseException:
                 self.supervisor.stop(service.name)
                 raise
         return [*notes, f"{service.title} is ready after {time.monotonic() - begin:.1f} s."]
-
-    def _start_on_free_port(self, service: Service, cancelled: threading.Event) -> int:
-        for attempt in range(_PORT_TRIES):
-            ports = tuple(self.home.port(p, fresh=attempt > 0) for p in service.port_names)
-            try:
-                self.supervisor.start(service.name, service.launch(self.home, ports), cancelled)
-            except ProcessEndedError:
-                # Somebody may have taken the port between our look and the server's.
-                if attempt == _PORT_TRIES - 1 or all(port_is_free(port) for port in ports):
-                    raise
-                continue
-            return ports[0]
-        raise AssertionError("the last attempt either returns or raises")
 
     def _note(self, service: Service) -> str:
         folder = service.folder(self.home)

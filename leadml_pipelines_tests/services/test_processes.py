@@ -3,10 +3,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from leadml_pipelines.services.errors import (
     ServiceError,
     StartCancelledError,
 )
-from leadml_pipelines.services.home import Home
+from leadml_pipelines.services.home import Home, free_port
+from leadml_pipelines.services.identity import listens
 from leadml_pipelines.services.processes import ProcessSupervisor, http_ready
 from leadml_pipelines.services.records import Launch, ProcessRecord
 
@@ -48,6 +51,21 @@ def sleep(**options: Any) -> Launch:
 def python(code: str, *arguments: str, **options: Any) -> Launch:
     argv = [sys.executable, "-c", code, *arguments]
     return Launch(argv, **{"ready": lambda: True, **options})
+
+
+LISTEN = (
+    "import socket, sys, time; s = socket.socket(); "
+    "s.bind(('127.0.0.1', int(sys.argv[1]))); s.listen(); time.sleep(60)"
+)
+
+
+@contextmanager
+def _listening() -> Iterator[int]:
+    """A port of 127.0.0.1 on which this process listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
 
 
 def wait_for(condition: Any) -> None:
@@ -98,6 +116,51 @@ def test_a_start_returns_once_the_process_is_ready(
     )
     assert sign.exists()
     assert record.alive
+
+
+def test_a_stranger_on_its_port_is_not_taken_for_the_process(
+    supervisor: ProcessSupervisor,
+) -> None:
+    with _listening() as port, pytest.raises(ServiceError, match="not ready after"):
+        supervisor.start("one", sleep(port=port, timeout=0.3))
+
+
+def test_a_process_whose_child_listens_on_its_port_is_ready(
+    supervisor: ProcessSupervisor,
+) -> None:
+    parent = (
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]])"
+    )
+    port = free_port()
+    record = supervisor.start("one", python(parent, LISTEN, str(port), port=port))
+    assert record.alive
+
+
+def test_a_process_that_finds_its_port_taken_is_started_on_another(
+    supervisor: ProcessSupervisor,
+) -> None:
+    with _listening() as taken:
+        chosen = supervisor.start_on_free_ports(
+            "one",
+            lambda fresh: (free_port() if fresh else taken,),
+            lambda ports: python(LISTEN, str(ports[0]), port=ports[0]),
+        )
+        assert chosen != (taken,)
+    assert listens(supervisor.records()["one"].pid, chosen[0])
+
+
+def test_a_process_that_ends_for_another_reason_is_started_once(
+    supervisor: ProcessSupervisor, tmp_path: Path
+) -> None:
+    starts = tmp_path / "starts"
+    code = "import sys; open(sys.argv[1], 'a').write('x'); sys.exit(3)"
+    with pytest.raises(ServiceError, match="exit status 3"):
+        supervisor.start_on_free_ports(
+            "one",
+            lambda _: (free_port(),),
+            lambda _: python(code, str(starts), ready=lambda: False),
+        )
+    assert starts.read_text(encoding="utf-8") == "x"
 
 
 def test_a_process_has_a_session_of_its_own(supervisor: ProcessSupervisor) -> None:
