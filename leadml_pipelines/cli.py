@@ -24,7 +24,7 @@ from leadml_pipelines.commands.common import DEFAULT_HOME, Home, deployment, pos
 from leadml_pipelines.commands.features import features
 from leadml_pipelines.commands.models import models
 from leadml_pipelines.errors import UserError
-from leadml_pipelines.services.signals import signals_interrupt
+from leadml_pipelines.signals import signals_interrupt
 
 if TYPE_CHECKING:
     from leadml_pipelines.deployment import Deployment

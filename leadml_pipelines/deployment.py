@@ -14,9 +14,9 @@ from leadml_pipelines.services.errors import ServiceError
 from leadml_pipelines.services.home import port_is_free
 from leadml_pipelines.services.processes import http_ready
 from leadml_pipelines.services.records import Launch
-from leadml_pipelines.services.signals import uninterrupted
 from leadml_pipelines.services.stack import ServiceStack
 from leadml_pipelines.settings import SETTINGS_FILE, Settings
+from leadml_pipelines.signals import uninterrupted
 
 HTTP = "http"
 WEBSERVER = "dagster-webserver"

@@ -8,7 +8,7 @@ import pytest
 import leadml_pipelines
 
 PACKAGE = Path(leadml_pipelines.__file__).parent
-GROUND = {"closing", "times", "settings", "errors", "postgres"}
+GROUND = {"closing", "times", "settings", "errors", "postgres", "signals"}
 MAY_IMPORT = {
     "services": GROUND,
     "sources": GROUND,

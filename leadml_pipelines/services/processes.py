@@ -29,7 +29,7 @@ from leadml_pipelines.services.errors import (
 from leadml_pipelines.services.home import Home, port_is_free
 from leadml_pipelines.services.identity import listens, process_identity
 from leadml_pipelines.services.records import Launch, ProcessRecord
-from leadml_pipelines.services.signals import uninterrupted
+from leadml_pipelines.signals import uninterrupted
 from leadml_pipelines.times import utc_now
 
 _LOG_TAIL_LINES = 20

@@ -27,8 +27,8 @@ from leadml_pipelines.services.processes import ProcessSupervisor
 from leadml_pipelines.services.records import ProcessRecord
 from leadml_pipelines.services.redis_server import RedisService
 from leadml_pipelines.services.service import Service, end_unrecorded
-from leadml_pipelines.services.signals import uninterrupted
 from leadml_pipelines.services.users import Users
+from leadml_pipelines.signals import uninterrupted
 
 SERVICES: tuple[Service, ...] = (PostgresService(), RedisService(), GraphService())
 

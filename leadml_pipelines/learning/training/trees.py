@@ -16,6 +16,7 @@ import structlog
 from leadml_pipelines.learning.encoding import Matrix
 from leadml_pipelines.learning.spec import ModelSpec
 from leadml_pipelines.learning.training.rows import RowNumbers, Rows, Vector
+from leadml_pipelines.signals import deferred
 
 Heartbeat = Callable[[], None]
 """Called between two trees. To cancel, raise in it."""
@@ -175,16 +176,18 @@ def matrix(
     """
     target = rows.labels[chosen] if labels is None else labels
     weight = np.where(target > 0, positive, 1.0) if positive != 1.0 else None
-    return _xgboost().QuantileDMatrix(
-        rows.values[chosen],
-        target,
-        weight=weight,
-        feature_types=rows.encoder.xgboost_types,
-        enable_categorical=True,
-        max_bin=params["max_bin"],
-        nthread=params["nthread"] or None,
-        ref=like,
-    )
+    # XGBoost fetches the rows by calling back; an exception in there may end the whole process.
+    with deferred():
+        return _xgboost().QuantileDMatrix(
+            rows.values[chosen],
+            target,
+            weight=weight,
+            feature_types=rows.encoder.xgboost_types,
+            enable_categorical=True,
+            max_bin=params["max_bin"],
+            nthread=params["nthread"] or None,
+            ref=like,
+        )
 
 
 @cache

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,3 +81,49 @@ def test_a_model_asked_for_cuda_is_the_one_of_the_cpu_where_there_is_no_gpu() ->
     if usable_device("cuda") == "cpu":
         assert asked.files == plain.files
     assert figures(asked)["roc_auc"] == pytest.approx(figures(plain)["roc_auc"], abs=0.03)
+
+
+# Fits of one tree, so that most of the time rows are handed to XGBoost, which calls back for them.
+INTERRUPTED = """
+import os, signal, sys, threading, time
+import numpy as np
+import pandas as pd
+from leadml_pipelines.learning.training.trees import base_params, fit_trees
+from leadml_pipelines.signals import signals_interrupt
+from leadml_pipelines_tests.learning.frames import spec_for
+from leadml_pipelines_tests.learning.training.test_trees import wide_rows
+
+rows, spec = wide_rows(20_000, 120), spec_for()
+base = base_params(spec, seed=1, threads=2, device="cpu")
+everything = np.arange(20_000)
+fit_trees(spec, base, rows, everything, rounds=1)
+
+def interrupt(after):
+    time.sleep(after)
+    os.kill(os.getpid(), signal.SIGINT)
+
+for attempt in range(10):
+    try:
+        with signals_interrupt():
+            threading.Thread(target=interrupt, args=(0.05 + 0.013 * attempt,)).start()
+            while True:
+                fit_trees(spec, base, rows, everything, rounds=1)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+def test_an_interruption_while_rows_are_handed_over_ends_a_fit_cleanly() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.count("interrupted")) == (0, 10), done.stderr[-2_000:]
+
+
+def wide_rows(rows: int, columns: int) -> Rows:
+    rng = np.random.default_rng(0)
+    names = [f"f{number}" for number in range(columns)]
+    frame = pd.DataFrame(rng.random((rows, columns)), columns=names)
+    encoder = Encoder.fit(tuple(Column(name, "double", "fit") for name in names), frame)
+    labels = (rng.random(rows) < 0.1).astype(np.float64)
+    return Rows(encoder, encoder.encode(frame), labels, np.arange(rows), np.arange(rows))

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from leadml_pipelines.services.signals import signals_interrupt, uninterrupted
+from leadml_pipelines.signals import deferred, signals_interrupt, uninterrupted
 
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -31,6 +31,30 @@ def test_a_process_that_is_started_meanwhile_can_be_interrupted() -> None:
     with uninterrupted(), subprocess.Popen(["sleep", "60"]) as child:  # noqa: S607
         child.send_signal(signal.SIGTERM)
         assert child.wait(timeout=5) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_deferred_signal_interrupts_at_the_end(number: signal.Signals) -> None:
+    done: list[str] = []
+
+    def work() -> None:
+        with signals_interrupt(), deferred():
+            os.kill(os.getpid(), number)
+            done.append("work")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done
+
+
+def test_a_deferred_signal_interrupts_also_when_the_work_fails() -> None:
+    def work() -> None:
+        with signals_interrupt(), deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+            raise ValueError("the work failed")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
 
 
 def test_outside_of_the_main_thread_nothing_is_held_back() -> None:

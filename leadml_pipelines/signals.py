@@ -40,6 +40,23 @@ def uninterrupted() -> Iterator[None]:
 
 
 @contextmanager
+def deferred() -> Iterator[None]:
+    """Deliver signals at the end, to whoever handled them before.
+
+    For native code that calls back into Python: an exception that a signal raises in there would
+    unwind through frames that can't bear it. Keep what is inside short. Outside of the main thread
+    it does nothing: signals interrupt only the main thread.
+    """
+    came: list[int] = []
+    try:
+        with _handled_by(lambda number, _frame: came.append(number)):
+            yield
+    finally:
+        for number in came[:1]:
+            signal.raise_signal(number)
+
+
+@contextmanager
 def _handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
