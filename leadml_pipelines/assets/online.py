@@ -76,5 +76,6 @@ def online_models(
     """Pointers to the champions and challengers, with a message to every serving process."""
     from leadml_pipelines.online.publish_models import publish_roles
 
-    published = publish_roles(redis.store(), registry(postgres, settings))
+    with redis.model_pointers() as pointers:
+        published = publish_roles(pointers, registry(postgres, settings))
     return dg.MaterializeResult(metadata=plain(published))

@@ -115,8 +115,9 @@ def promoted_model_sensor(
     from leadml_pipelines.online.publish_models import is_in_step
 
     held, records = registry(postgres, settings).overview()
-    if is_in_step(redis.store(), [(one, records[one.model_id]) for one in held]):
-        return dg.SkipReason("Redis points to every champion and challenger")
+    with redis.model_pointers() as pointers:
+        if is_in_step(pointers, [(one, records[one.model_id]) for one in held]):
+            return dg.SkipReason("Redis points to every champion and challenger")
     return _request(context, publish_models.name)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from leadml_pipelines.learning.evaluation.examination import Examination, examin
 from leadml_pipelines.learning.evaluation.gate import Decision
 from leadml_pipelines.learning.registry.registry import Registry
 from leadml_pipelines.learning.training.train import TrainedModel, train
-from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.online.model_pointers import ModelPointers
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.resources.connections import (
     PostgresResource,
@@ -52,13 +52,6 @@ def registry(postgres_url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def store(redis_url: str) -> Iterator[OnlineStore]:
-    opened = OnlineStore(redis_url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def night(postgres_url: str, redis_url: str) -> Callable[..., dict[str, Any]]:
     """Materializes the champion and returns its metadata."""
 
@@ -78,7 +71,7 @@ def night(postgres_url: str, redis_url: str) -> Callable[..., dict[str, Any]]:
 
 def test_a_candidate_that_passed_becomes_champion_and_is_online_at_once(
     registry: Registry,
-    store: OnlineStore,
+    pointers: ModelPointers,
     night: Callable[..., dict[str, Any]],
     trained: TrainedModel,
     examined: Examination,
@@ -86,7 +79,7 @@ def test_a_candidate_that_passed_becomes_champion_and_is_online_at_once(
     candidate = registry.store(trained, examined, None)
     told = night()
     assert (told["model_id"], told["promoted"], told["online"]) == (candidate.model_id, True, True)
-    pointer = store.model_pointer("churn", "champion")
+    pointer = pointers.get("churn", "champion")
     assert pointer is not None
     assert pointer["model_id"] == candidate.model_id
 
@@ -136,7 +129,7 @@ def test_where_people_promote_the_night_does_not(
 
 def test_challengers_go_online_with_the_champions(
     registry: Registry,
-    store: OnlineStore,
+    pointers: ModelPointers,
     trained: TrainedModel,
     examined: Examination,
     postgres_url: str,
@@ -151,6 +144,6 @@ def test_challengers_go_online_with_the_champions(
         "settings": SettingsResource(),
     }
     assert dg.materialize([online_models], resources=resources).success
-    pointer = store.model_pointer("churn", "challenger")
+    pointer = pointers.get("churn", "challenger")
     assert pointer is not None
     assert (pointer["model_id"], pointer["traffic_share"]) == (second, 0.3)
