@@ -29,7 +29,7 @@ def online_asset(entity: str, snapshot: dg.AssetsDefinition) -> dg.AssetsDefinit
         retry_policy=_RETRY,
     )
     def asset(postgres: PostgresResource, redis: RedisResource) -> dg.MaterializeResult:
-        from leadml_pipelines.features.snapshots import read_latest
+        from leadml_pipelines.features.snapshots.reading import read_latest
         from leadml_pipelines.online.changed import changed_since, database_clock
         from leadml_pipelines.online.publish import publish_snapshot
 

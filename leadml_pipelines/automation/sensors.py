@@ -65,7 +65,7 @@ def checked_snapshot_sensor(
     context: dg.SensorEvaluationContext, postgres: PostgresResource, redis: RedisResource
 ) -> dg.RunRequest | dg.SkipReason:
     """Request the publication of each entity type whose newest checked snapshot Redis lacks."""
-    from leadml_pipelines.features.snapshots import latest_checked
+    from leadml_pipelines.features.snapshots.newest import latest_checked
 
     store = redis.store()
     behind, seen = [], []

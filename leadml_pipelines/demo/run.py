@@ -111,7 +111,7 @@ def leads_to_score() -> dict[str, list[str]]:
     Raises:
         RuntimeError: no lead is in a model's population.
     """
-    from leadml_pipelines.features.snapshots import read_latest
+    from leadml_pipelines.features.snapshots.reading import read_latest
     from leadml_pipelines.learning.specs import specs
 
     settings = Settings()
@@ -163,7 +163,7 @@ def _wait_for_log(url: str, vectors: int) -> None:
 
 def _collect(summary: Summary) -> None:
     from leadml_pipelines.features.catalogue import catalogue
-    from leadml_pipelines.features.snapshots import read_latest
+    from leadml_pipelines.features.snapshots.reading import read_latest
     from leadml_pipelines.learning.registry.registry import Registry
     from leadml_pipelines.learning.specs import SPECS
     from leadml_pipelines.online.model_pointers import ModelPointers

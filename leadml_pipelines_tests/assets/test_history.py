@@ -17,7 +17,8 @@ from leadml_pipelines.definitions import defs
 from leadml_pipelines.features.bulk import bulk_engine, entities
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.daily_history import DailyHistoryError
-from leadml_pipelines.features.snapshots import latest_checked, read_snapshot
+from leadml_pipelines.features.snapshots.newest import latest_checked
+from leadml_pipelines.features.snapshots.reading import read_snapshot
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.resources.connections import PostgresResource, SettingsResource
 from leadml_pipelines.settings import Settings

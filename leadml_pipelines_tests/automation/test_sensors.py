@@ -16,7 +16,8 @@ from leadml_pipelines.assets.online import online_assets
 from leadml_pipelines.automation.sensors import checked_snapshot_sensor, promoted_model_sensor
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.duckdb_engine import DuckDBEngine
-from leadml_pipelines.features.snapshots import check_snapshot, write_snapshot
+from leadml_pipelines.features.snapshots.checks import check_snapshot
+from leadml_pipelines.features.snapshots.writing import write_snapshot
 from leadml_pipelines.learning.evaluation.examination import Examination, examine
 from leadml_pipelines.learning.evaluation.gate import Decision
 from leadml_pipelines.learning.registry.registry import ModelRecord, Registry

@@ -17,13 +17,10 @@ from leadml_pipelines.features.daily_history import (
     write_history,
 )
 from leadml_pipelines.features.engines import DuckDBEngine
-from leadml_pipelines.features.snapshots import (
-    check_snapshot,
-    latest_checked,
-    read_latest,
-    read_snapshot,
-    write_snapshot,
-)
+from leadml_pipelines.features.snapshots.checks import check_snapshot
+from leadml_pipelines.features.snapshots.newest import latest_checked
+from leadml_pipelines.features.snapshots.reading import read_latest, read_snapshot
+from leadml_pipelines.features.snapshots.writing import write_snapshot
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.times import NaiveTimeError
 from leadml_pipelines_tests.features.conftest import Bulk

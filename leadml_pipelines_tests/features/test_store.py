@@ -30,11 +30,9 @@ from leadml_pipelines.features.histories import HistoryError
 from leadml_pipelines.features.labels import LabelError, SqlLabel
 from leadml_pipelines.features.request_features import RequestDataError, RequestFeature
 from leadml_pipelines.features.saved_sets import NoSavedSetError, SavedSetError, save_set
-from leadml_pipelines.features.snapshots import (
-    check_snapshot,
-    read_latest,
-    write_view_snapshot,
-)
+from leadml_pipelines.features.snapshots.checks import check_snapshot
+from leadml_pipelines.features.snapshots.reading import read_latest
+from leadml_pipelines.features.snapshots.writing import write_view_snapshot
 from leadml_pipelines.features.store import FeatureStore, RebuildError
 from leadml_pipelines.features.training_set import training_set
 from leadml_pipelines.features.view import Feature, FeatureView

@@ -18,7 +18,8 @@ from pydantic import SecretStr
 
 from leadml_pipelines.features.catalogue import Catalogue, UnknownFeatureError, catalogue
 from leadml_pipelines.features.functions import Count, function_view
-from leadml_pipelines.features.snapshots import check_snapshot, write_view_snapshot
+from leadml_pipelines.features.snapshots.checks import check_snapshot
+from leadml_pipelines.features.snapshots.writing import write_view_snapshot
 from leadml_pipelines.features.view import Feature, FeatureView
 from leadml_pipelines.online.keys import EntityIdError
 from leadml_pipelines.online.publish import publish_snapshot
