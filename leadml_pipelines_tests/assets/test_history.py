@@ -25,7 +25,7 @@ from leadml_pipelines.settings import Settings
 from leadml_pipelines.sources.extract import Extract, extract_sources
 from leadml_pipelines_tests.features.test_parity import assert_same_bits
 from leadml_pipelines_tests.features.world import World, empty_graph_metrics
-from leadml_pipelines_tests.tables import empty_tables
+from leadml_pipelines_tests.tables import drop_snapshots
 
 LEADS = next(asset for asset in history_assets if asset.key.path[-1] == "lead_feature_history")
 VIEWS = catalogue().views("lead")
@@ -48,9 +48,7 @@ def extract(postgres_url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> I
     shutil.copy(empty_graph_metrics(home / "no_graph"), extract.path)
     yield extract
     with connect(postgres_url) as connection:
-        for view in VIEWS:
-            connection.execute(f"DROP TABLE IF EXISTS leadml.feature_{view.name}")
-        empty_tables(connection, "leadml.feature_snapshots", "leadml.feature_view_snapshots")
+        drop_snapshots(connection)
 
 
 def materialize(
