@@ -24,7 +24,7 @@ from leadml_pipelines.features.view import Feature, FeatureView
 from leadml_pipelines.online.keys import EntityIdError
 from leadml_pipelines.online.publish import publish_snapshot
 from leadml_pipelines.postgres import connect
-from leadml_pipelines.serving import reader
+from leadml_pipelines.serving import read_through
 from leadml_pipelines.serving.errors import ApiError
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.online_features import Entity, OnlineFeatures
@@ -122,8 +122,8 @@ def test_a_read_that_takes_too_long_ends_and_the_next_one_goes_on_from_there(
     opened: Opened, slow_agents: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No single statement is too slow; all of them together are."""
-    monkeypatch.setattr(reader, "COMPUTING_SECONDS", 0.4)
-    monkeypatch.setattr(reader, "TOGETHER", 10)
+    monkeypatch.setattr(read_through, "COMPUTING_SECONDS", 0.4)
+    monkeypatch.setattr(read_through, "TOGETHER", 10)
     online = opened(views=_ones(), crm_schema=slow_agents)
     ids = [f"agent_{at}" for at in range(40)]
     reasons = []
@@ -238,9 +238,9 @@ def test_many_askers_of_a_missing_lead_wait_for_one_computation(
         statements.extend(ids)
         return original(entity_type, ids, *rest)
 
-    online.reader._present = counted  # type: ignore[assignment]
+    online.reader._read_through._present = counted  # type: ignore[assignment]
     counted.features = online.present.features  # type: ignore[attr-defined]
-    waiting = online.reader._flights._under_way
+    waiting = online.reader._read_through._flights._under_way
     with connect(postgres_url) as connection, ThreadPoolExecutor(12) as pool:
         connection.execute("LOCK TABLE crm.leads IN ACCESS EXCLUSIVE MODE")
         asked = [pool.submit(online.get, "lead", ["lead_5"]) for _ in range(12)]
@@ -272,7 +272,7 @@ def test_who_saw_an_invalidation_does_not_take_a_computation_from_before_it(
             assert go.wait(10)
         return rows
 
-    online.reader._present = slow_answer  # type: ignore[assignment]
+    online.reader._read_through._present = slow_answer  # type: ignore[assignment]
     slow_answer.features = online.present.features  # type: ignore[attr-defined]
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(online.get, "lead", ["lead_6"], ["event_count_total"])
@@ -280,7 +280,7 @@ def test_who_saw_an_invalidation_does_not_take_a_computation_from_before_it(
         (receipt,) = online.post([_view("late", "lead_6")])
         assert receipt.invalidated
         second = pool.submit(online.get, "lead", ["lead_6"], ["event_count_total"])
-        flight = online.reader._flights._under_way["lead", "lead_6"]
+        flight = online.reader._read_through._flights._under_way["lead", "lead_6"]
         wait_for(lambda: flight.done._cond._waiters)  # type: ignore[attr-defined]
         go.set()
         before, after = (future.result()[0].features for future in (first, second))
