@@ -25,6 +25,7 @@ from leadml_pipelines.resources.connections import (
 )
 from leadml_pipelines.settings import Settings
 from leadml_pipelines_tests.learning.frames import spec_for, toy_set
+from leadml_pipelines_tests.tables import empty_registry
 
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 
@@ -45,9 +46,7 @@ def registry(postgres_url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """An empty registry of a fresh home."""
     monkeypatch.setenv("LEADML_HOME", str(home))
     with connect(postgres_url) as connection:
-        connection.execute(
-            "TRUNCATE leadml.models, leadml.model_aliases, leadml.model_alias_changes"
-        )
+        empty_registry(connection)
     return Registry.of(Settings(), postgres_url)
 
 

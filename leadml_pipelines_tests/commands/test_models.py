@@ -20,6 +20,7 @@ from leadml_pipelines.postgres import connect
 from leadml_pipelines.settings import Settings
 from leadml_pipelines_tests.end_to_end.commands import LEADML, environment
 from leadml_pipelines_tests.learning.frames import spec_for, toy_set
+from leadml_pipelines_tests.tables import empty_registry
 
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -40,9 +41,7 @@ def examined(trained: TrainedModel) -> Examination:
 def registry(postgres_url: str, home: Path) -> Registry:
     """An empty registry of a fresh home."""
     with connect(postgres_url) as connection:
-        connection.execute(
-            "TRUNCATE leadml.models, leadml.model_aliases, leadml.model_alias_changes"
-        )
+        empty_registry(connection)
     return Registry.of(Settings(home=home), postgres_url)
 
 

@@ -86,7 +86,7 @@ from pathlib import Path
 
 from leadml_pipelines.features.engines import DuckDBEngine
 from leadml_pipelines.features.store import FeatureStore
-from leadml_pipelines_tests.features.test_store import ALL, Told
+from leadml_pipelines_tests.features.stores import ALL, Told
 from leadml_pipelines_tests.features.world import NOW, spine
 
 tables = {path.stem: path for path in Path(sys.argv[1]).glob("*.parquet")}

@@ -187,23 +187,3 @@ def test_a_label_is_a_column_of_the_spine_or_answered_by_sql(open_store: Any) ->
         _ = opened.training_set(frame, ["source"]).y
     with pytest.raises(LabelError, match="bound_7d answered 0 rows for 2 moments"):
         opened.training_set(frame, ["source"], replace(BOUND, sql=BOUND.sql + " HAVING false"))
-
-
-ELSEWHERE = """
-import sys
-from pathlib import Path
-
-from leadml_pipelines.features.engines import DuckDBEngine
-from leadml_pipelines.features.store import FeatureStore
-from leadml_pipelines_tests.features.test_store import ALL, Told
-from leadml_pipelines_tests.features.world import NOW, spine
-
-tables = {path.stem: path for path in Path(sys.argv[1]).glob("*.parquet")}
-with (
-    DuckDBEngine(tables, threads=1) as engine,
-    FeatureStore(engine=engine, extract=Told(), root=Path(sys.argv[2])) as store,
-):
-    for saved in store.saved("mine"):
-        store.rebuild(saved)
-    print(store.save("mine", store.training_set(spine(("lead_1", NOW)), ALL)).hash)
-"""

@@ -18,6 +18,7 @@ from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import utc_now
 from leadml_pipelines_tests.serving.artifacts import make_model
 from leadml_pipelines_tests.serving.conftest import NO_POSTGRES, NO_REDIS, World, wait_for
+from leadml_pipelines_tests.tables import empty_registry
 
 CARD = "# conversion\n\n![curves](curves.png)\n"
 BOUND_SECONDS = 20
@@ -28,9 +29,7 @@ BOUND_SECONDS = 20
 def registry(world: World) -> Registry:
     """An empty registry."""
     with connect(world.settings.require_postgres()) as connection:
-        connection.execute(
-            "TRUNCATE leadml.models, leadml.model_aliases, leadml.model_alias_changes"
-        )
+        empty_registry(connection)
     return Registry.of(world.settings)
 
 

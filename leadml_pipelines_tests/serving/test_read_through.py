@@ -18,9 +18,9 @@ from pydantic import SecretStr
 
 from leadml_pipelines.features.catalogue import Catalogue, UnknownFeatureError, catalogue
 from leadml_pipelines.features.functions import Count, function_view
+from leadml_pipelines.features.postgres_engine import PresentQuery
 from leadml_pipelines.features.snapshots.checks import check_snapshot
 from leadml_pipelines.features.snapshots.writing import write_view_snapshot
-from leadml_pipelines.features.view import Feature, FeatureView
 from leadml_pipelines.online.keys import EntityIdError
 from leadml_pipelines.online.publish import publish_snapshot
 from leadml_pipelines.postgres import connect
@@ -30,6 +30,7 @@ from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.online_features import Entity, OnlineFeatures
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import to_micros, utc_now
+from leadml_pipelines_tests.features.ones import ones
 from leadml_pipelines_tests.online.frames import expected, lead_features, lead_frame
 from leadml_pipelines_tests.serving.conftest import NOBODY_LISTENS, wait_for
 from leadml_pipelines_tests.serving.offline import load_leads, row_of
@@ -37,6 +38,13 @@ from leadml_pipelines_tests.serving.offline import load_leads, row_of
 IDS = [f"lead_{i}" for i in range(40)]
 
 Opened = Callable[..., OnlineFeatures]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    """Views are compiled once in a process, which takes a busy machine longer than a read may."""
+    for entity_type in catalogue().entities:
+        PresentQuery(entity_type, "crm")
 
 
 @pytest.fixture
@@ -58,22 +66,6 @@ def opened(online_settings: Settings) -> Iterator[Opened]:
             return stack.enter_context(OnlineFeatures(settings, metrics, views=views))
 
         yield open_
-
-
-def _ones() -> Catalogue:
-    """A feature of agents that needs nothing but the agent."""
-    from sqlframe.standalone import functions as F  # noqa: N812
-
-    feature = Feature("one", "integer", "", None, None, 0, "One.", "fit")
-    view = FeatureView(
-        "ones",
-        "agent",
-        "Ones.",
-        (feature,),
-        ("spine",),
-        lambda read: read["spine"].select("entity_id", "as_of", F.lit(1).alias("one")),
-    )
-    return Catalogue([view])
 
 
 def _sample(metrics: Metrics, name: str, **labels: str) -> float:
@@ -124,7 +116,7 @@ def test_a_read_that_takes_too_long_ends_and_the_next_one_goes_on_from_there(
     """No single statement is too slow; all of them together are."""
     monkeypatch.setattr(read_through, "COMPUTING_SECONDS", 0.4)
     monkeypatch.setattr(read_through, "TOGETHER", 10)
-    online = opened(views=_ones(), crm_schema=slow_agents)
+    online = opened(views=ones(), crm_schema=slow_agents)
     ids = [f"agent_{at}" for at in range(40)]
     reasons = []
 
