@@ -33,7 +33,6 @@ from leadml_pipelines_tests.learning.frames import (
     spec_for,
     toy_set,
 )
-from leadml_pipelines_tests.tables import empty_registry
 
 KEY = "the signing key of the tests"
 Stored = Callable[..., ModelRecord]
@@ -53,7 +52,9 @@ def examined(trained: TrainedModel) -> Examination:
 @pytest.fixture
 def registry(postgres_url: str, tmp_path: Path) -> Registry:
     with connect(postgres_url) as connection:
-        empty_registry(connection)
+        connection.execute(
+            "TRUNCATE leadml.models, leadml.model_aliases, leadml.model_alias_changes"
+        )
     return Registry(postgres_url, tmp_path / "artifacts", SigningKey(KEY))
 
 
