@@ -19,8 +19,8 @@ import numpy as np
 import uvicorn
 
 from leadml_pipelines.learning.registry.registry import Registry
+from leadml_pipelines.online.model_pointers import ModelPointers
 from leadml_pipelines.online.publish_models import publish_roles
-from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving.app import create_app
 from leadml_pipelines.settings import Settings
 
@@ -32,8 +32,8 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = Settings()
     registry = Registry.of(settings)
-    store = OnlineStore(settings.require_redis())
-    publish_roles(store, registry)
+    pointers = ModelPointers(settings.require_redis())
+    publish_roles(pointers, registry)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -54,7 +54,7 @@ def main() -> None:
                 start = time.perf_counter()
                 wanted = registry.rollback(arguments.name, by="benchmark").model_id
                 ordered.append(time.perf_counter() - start)
-                publish_roles(store, registry, [arguments.name])
+                publish_roles(pointers, registry, [arguments.name])
                 published.append(time.perf_counter() - start)
                 while answering() != wanted:
                     time.sleep(0.005)

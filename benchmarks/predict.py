@@ -187,6 +187,7 @@ def over_http(repeats: int) -> None:
 
     from leadml_pipelines.learning.registry.artifact_stores import open_store
     from leadml_pipelines.learning.registry.artifacts import write_artifact
+    from leadml_pipelines.online.model_pointers import ModelPointers
     from leadml_pipelines.online.publish import publish_snapshot
     from leadml_pipelines.online.store import OnlineStore
     from leadml_pipelines.serving.app import create_app
@@ -202,15 +203,17 @@ def over_http(repeats: int) -> None:
         key = "a key for this run alone, long enough to sign with"
         model_id = manifest["model_id"]
         written = write_artifact(open_store(root), model_id, files, manifest, key.encode())
-        store = OnlineStore(os.environ["LEADML_REDIS_URL"])
-        publish_snapshot(store, "lead", catalogue().features("lead"), frame, utc_now())
+        redis_url = os.environ["LEADML_REDIS_URL"]
+        with OnlineStore(redis_url) as store:
+            publish_snapshot(store, "lead", catalogue().features("lead"), frame, utc_now())
         pointer = {
             "model_id": model_id,
             "name": "churn",
             "artifact_uri": written.uri,
             "manifest_sha256": written.manifest_sha256,
         }
-        store.set_model_pointer("churn", "champion", pointer)
+        with ModelPointers(redis_url) as pointers:
+            pointers.set("churn", "champion", pointer)
         ids = frame["entity_id"].tolist()
         turn = iter(range(10**9))
         settings = Settings(signing_key=SecretStr(key))
@@ -247,7 +250,6 @@ def over_http(repeats: int) -> None:
             finally:
                 server.should_exit = True
                 thread.join()
-                store.close()
                 bare.flushdb()
     print(f"over HTTP, one client, {rounds} rounds of depth {depth}, p50 / p95 / p99 ms")
     print(f"  {'one, with factors':>26}: {shown(whole)}")

@@ -27,6 +27,7 @@ import redis
 from beside import shown
 
 from leadml_pipelines.learning.registry.signing import SigningKey
+from leadml_pipelines.online.model_pointers import ModelPointers
 from leadml_pipelines.online.prediction_drain import drain_now
 from leadml_pipelines.online.prediction_stream import Document, PredictionStream
 from leadml_pipelines.online.publish import publish_snapshot
@@ -93,8 +94,9 @@ def answers(settings: Settings, scale: float) -> list[Document]:
     frame = lead_frame([f"lead_{i}" for i in range(LEADS)])
     publish_snapshot(online.store, "lead", lead_features(), frame, utc_now())
     pointer = make_model(settings.artifacts, "conversion", "conversion_1")
-    online.store.set_model_pointer("conversion", "champion", pointer)
-    shelf = ModelShelf(online.store, dict, SigningKey(KEY), settings.artifacts, metrics)
+    pointers = ModelPointers(settings.require_redis())
+    pointers.set("conversion", "champion", pointer)
+    shelf = ModelShelf(pointers, dict, SigningKey(KEY), settings.artifacts, metrics)
     shelf.refresh()
     log = PredictionLog(settings, metrics)
     off = PredictionLog(settings.model_copy(update={"prediction_log": False}), metrics)
@@ -124,6 +126,7 @@ def answers(settings: Settings, scale: float) -> list[Document]:
     predictors[1].many("conversion", frame["entity_id"].tolist())
     log.close()
     off.close()
+    pointers.close()
     online.close()
     return kept
 

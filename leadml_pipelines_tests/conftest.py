@@ -25,6 +25,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from leadml_pipelines.online.model_pointers import ModelPointers
+from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.postgres import migrate
 from leadml_pipelines.services.external import external_settings
 from leadml_pipelines.services.home import Home
@@ -171,6 +173,20 @@ def module_redis_url(_redis_server: str) -> Iterator[str]:
     """URL of a Redis database that is emptied before and after a module, whose tests share it."""
     with _emptied(_redis_server):
         yield _redis_server
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[OnlineStore]:
+    """The online store on an emptied Redis."""
+    with OnlineStore(redis_url) as store:
+        yield store
+
+
+@pytest.fixture
+def pointers(redis_url: str) -> Iterator[ModelPointers]:
+    """The pointers to models on an emptied Redis."""
+    with ModelPointers(redis_url) as pointers:
+        yield pointers
 
 
 @pytest.fixture(scope="session", params=_GRAPH_SERVERS)

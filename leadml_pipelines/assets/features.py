@@ -31,7 +31,7 @@ def view_asset(view: FeatureView) -> dg.AssetsDefinition:
     )
     def asset(postgres: PostgresResource, settings: SettingsResource) -> dg.MaterializeResult:
         from leadml_pipelines.features.bulk import bulk_engine, entities
-        from leadml_pipelines.features.snapshots import write_view_snapshot
+        from leadml_pipelines.features.snapshots.writing import write_view_snapshot
         from leadml_pipelines.sources.extract import latest_extract
 
         config = settings.load()
@@ -85,7 +85,7 @@ def snapshot_asset(entity: str) -> dg.AssetsDefinition:
         postgres: PostgresResource, settings: SettingsResource
     ) -> Iterator[dg.MaterializeResult]:
         from leadml_pipelines.features.bulk import bulk_engine, entities
-        from leadml_pipelines.features.snapshots import check_snapshot
+        from leadml_pipelines.features.snapshots.checks import check_snapshot
         from leadml_pipelines.sources.extract import latest_extract
 
         config = settings.load()

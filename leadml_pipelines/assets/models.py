@@ -215,7 +215,8 @@ def publish_if_there(
     from leadml_pipelines.online.publish_models import publish_roles
 
     try:
-        publish_roles(redis.store(), models, [name])
+        with redis.model_pointers() as pointers:
+            publish_roles(pointers, models, [name])
     except RedisError as error:
         context.log.warning(
             "Redis can't be reached (%s); promoted_model_sensor publishes %s when it is back",

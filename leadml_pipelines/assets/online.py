@@ -29,7 +29,7 @@ def online_asset(entity: str, snapshot: dg.AssetsDefinition) -> dg.AssetsDefinit
         retry_policy=_RETRY,
     )
     def asset(postgres: PostgresResource, redis: RedisResource) -> dg.MaterializeResult:
-        from leadml_pipelines.features.snapshots import read_latest
+        from leadml_pipelines.features.snapshots.reading import read_latest
         from leadml_pipelines.online.changed import changed_since, database_clock
         from leadml_pipelines.online.publish import publish_snapshot
 
@@ -76,5 +76,6 @@ def online_models(
     """Pointers to the champions and challengers, with a message to every serving process."""
     from leadml_pipelines.online.publish_models import publish_roles
 
-    published = publish_roles(redis.store(), registry(postgres, settings))
+    with redis.model_pointers() as pointers:
+        published = publish_roles(pointers, registry(postgres, settings))
     return dg.MaterializeResult(metadata=plain(published))

@@ -65,7 +65,7 @@ def checked_snapshot_sensor(
     context: dg.SensorEvaluationContext, postgres: PostgresResource, redis: RedisResource
 ) -> dg.RunRequest | dg.SkipReason:
     """Request the publication of each entity type whose newest checked snapshot Redis lacks."""
-    from leadml_pipelines.features.snapshots import latest_checked
+    from leadml_pipelines.features.snapshots.newest import latest_checked
 
     store = redis.store()
     behind, seen = [], []
@@ -115,8 +115,9 @@ def promoted_model_sensor(
     from leadml_pipelines.online.publish_models import is_in_step
 
     held, records = registry(postgres, settings).overview()
-    if is_in_step(redis.store(), [(one, records[one.model_id]) for one in held]):
-        return dg.SkipReason("Redis points to every champion and challenger")
+    with redis.model_pointers() as pointers:
+        if is_in_step(pointers, [(one, records[one.model_id]) for one in held]):
+            return dg.SkipReason("Redis points to every champion and challenger")
     return _request(context, publish_models.name)
 
 

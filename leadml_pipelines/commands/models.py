@@ -241,24 +241,22 @@ def _publish(registry: Registry, name: str, console: Console) -> None:
     """Tell serving at once; where Redis is away, say that it does not know yet."""
     import redis
 
+    from leadml_pipelines.online.model_pointers import ModelPointers
     from leadml_pipelines.online.publish_models import publish_roles
-    from leadml_pipelines.online.store import OnlineStore
     from leadml_pipelines.settings import Settings
 
     url = Settings().redis_url
     if url is None:
         _say(console, f"serving was not told: {_LATER.format(why='Redis has no address here')}")
         return
-    store = OnlineStore(url.get_secret_value(), timeout_seconds=2.0)
     try:
-        publish_roles(store, registry, [name])
+        with ModelPointers(url.get_secret_value(), timeout_seconds=2.0) as pointers:
+            publish_roles(pointers, registry, [name])
     except redis.RedisError as error:
         why = f"Redis can't be reached ({type(error).__name__})"
         _say(console, f"serving was not told yet: {_LATER.format(why=why)}")
     else:
         _say(console, "serving was told")
-    finally:
-        store.close()
 
 
 _LATER = (

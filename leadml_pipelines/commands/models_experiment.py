@@ -14,7 +14,7 @@ from leadml_pipelines.commands.models import AsJson, Name, models
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from leadml_pipelines.learning.experiment import Experiment
+    from leadml_pipelines.learning.experiments.report import Experiment
 
 
 @models.command("experiment")
@@ -28,7 +28,7 @@ def show_experiment(
 ) -> None:
     """Compare champion and challenger by the outcomes that have come in since."""
     from leadml_pipelines.features.bulk import bulk_engine
-    from leadml_pipelines.learning.experiment import (
+    from leadml_pipelines.learning.experiments.lookup import (
         challenger_of,
         examine_experiment,
         thresholds_of,
@@ -70,7 +70,7 @@ def print_experiment(report: Experiment, console: Console) -> None:
         metric_text,
         range_text,
     )
-    from leadml_pipelines.learning.experiment import OUTCOME
+    from leadml_pipelines.learning.experiments.posterior import OUTCOME
     from leadml_pipelines.learning.served_versions import versions_text
 
     arms = [arm for arm in (report.champion, report.challenger) if arm is not None]

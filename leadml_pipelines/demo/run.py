@@ -111,7 +111,7 @@ def leads_to_score() -> dict[str, list[str]]:
     Raises:
         RuntimeError: no lead is in a model's population.
     """
-    from leadml_pipelines.features.snapshots import read_latest
+    from leadml_pipelines.features.snapshots.reading import read_latest
     from leadml_pipelines.learning.specs import specs
 
     settings = Settings()
@@ -163,9 +163,10 @@ def _wait_for_log(url: str, vectors: int) -> None:
 
 def _collect(summary: Summary) -> None:
     from leadml_pipelines.features.catalogue import catalogue
-    from leadml_pipelines.features.snapshots import read_latest
+    from leadml_pipelines.features.snapshots.reading import read_latest
     from leadml_pipelines.learning.registry.registry import Registry
     from leadml_pipelines.learning.specs import SPECS
+    from leadml_pipelines.online.model_pointers import ModelPointers
     from leadml_pipelines.online.store import OnlineStore
     from leadml_pipelines.sources.extract import latest_extract
     from leadml_pipelines.sources.quarantine import count_by_reason
@@ -178,7 +179,6 @@ def _collect(summary: Summary) -> None:
     )
     summary.features = {view.name: len(view.features) for view in catalogue().views("lead")}
     registry = Registry.of(settings, url)
-    store = OnlineStore(settings.require_redis(), ttl_seconds=settings.online_ttl_seconds)
     for name in SPECS:
         record = registry.newest(name)
         summary.models[name] = {
@@ -189,7 +189,9 @@ def _collect(summary: Summary) -> None:
             "seconds": record.seconds,
         }
     leads = read_latest(url, "lead").frame["entity_id"].tolist()
-    summary.published = {
-        "features": len(leads) - len(store.read_batch("lead", leads).missing()),
-        "models": sum(store.model_pointer(name, "champion") is not None for name in SPECS),
-    }
+    redis_url = settings.require_redis()
+    with OnlineStore(redis_url) as store, ModelPointers(redis_url) as pointers:
+        summary.published = {
+            "features": len(leads) - len(store.read_batch("lead", leads).missing()),
+            "models": sum(pointers.get(name, "champion") is not None for name in SPECS),
+        }

@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING
 
 from leadml_pipelines.errors import UserError
 from leadml_pipelines.features.bulk import entities
-from leadml_pipelines.features.snapshot_checks import (
-    SnapshotReport,
-    check_snapshot,
-    first_day_kept,
-    prune,
-)
-from leadml_pipelines.features.snapshot_tables import day_of
-from leadml_pipelines.features.snapshots import remove_snapshot, write_snapshot
+from leadml_pipelines.features.snapshots.checks import SnapshotReport, check_snapshot
+from leadml_pipelines.features.snapshots.retention import first_day_kept, prune
+from leadml_pipelines.features.snapshots.tables import day_of
+from leadml_pipelines.features.snapshots.writing import remove_snapshot, write_snapshot
 from leadml_pipelines.times import require_utc
 
 if TYPE_CHECKING:

@@ -118,6 +118,18 @@ def aligned(
     return pd.concat([keys, frame], axis=1)
 
 
+def arrow_type(type_: str) -> pa.DataType:
+    """Arrow's type for a type of a feature."""
+    import pyarrow as pa
+
+    return {
+        "double": pa.float64(),
+        "integer": pa.int64(),
+        "boolean": pa.bool_(),
+        "category": pa.string(),
+    }[type_]
+
+
 def to_pandas(table: pa.Table, features: Sequence[Feature]) -> pd.DataFrame:
     """An engine's Arrow result as a frame with the declared types.
 

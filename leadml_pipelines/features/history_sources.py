@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from leadml_pipelines.features.frames import arrow_type
 from leadml_pipelines.features.histories import History, HistoryError, SnapshotTable
 from leadml_pipelines.features.sql_text import literal, quoted
 from leadml_pipelines.times import NaiveTimeError, from_micros, require_utc_column
@@ -201,7 +202,7 @@ class _Snapshots:
     ) -> None:
         import pyarrow as pa
 
-        from leadml_pipelines.features.snapshot_tables import existing_columns, table_of
+        from leadml_pipelines.features.snapshots.tables import existing_columns, table_of
         from leadml_pipelines.postgres import arrow_connection, connect
 
         self._connection = connection
@@ -266,8 +267,7 @@ class _Snapshots:
     def _nothing(self, columns: Sequence[str]) -> pa.Table:
         import pyarrow as pa
 
-        types = {"double": pa.float64(), "integer": pa.int64(), "boolean": pa.bool_()}
-        kinds = {f.name: types.get(f.type, pa.string()) for f in self._source.view.features}
+        kinds = {f.name: arrow_type(f.type) for f in self._source.view.features}
         return pa.schema([(name, kinds[name]) for name in columns]).empty_table()
 
     @staticmethod
@@ -283,8 +283,9 @@ class _Snapshots:
         ]
 
     def _select(self, columns: Sequence[str]) -> str:
-        types = {"double": "float8", "integer": "bigint", "boolean": "boolean", "category": "text"}
-        kinds = {f.name: types[f.type] for f in self._source.view.features}
+        from leadml_pipelines.features.snapshots.tables import COLUMN_TYPES
+
+        kinds = {f.name: COLUMN_TYPES[f.type] for f in self._source.view.features}
         names = ", ".join(
             f"s.{quoted(name)}"
             if name in self._there

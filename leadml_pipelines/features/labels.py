@@ -6,6 +6,7 @@ Features, which must not know more than was known, obey both clocks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
@@ -54,6 +55,17 @@ class SqlLabel:
     name: str
     sql: str
     horizon: timedelta
+
+    def definition(self) -> dict[str, Any]:
+        """What the label follows from, JSON-ready; how its SQL is laid out does not matter."""
+        micros = self.horizon // timedelta(microseconds=1)
+        return {"name": self.name, "sql": " ".join(self.sql.split()), "horizon_micros": micros}
+
+    @classmethod
+    def of_definition(cls, definition: Mapping[str, Any]) -> SqlLabel:
+        """The label of a definition."""
+        horizon = timedelta(microseconds=definition["horizon_micros"])
+        return cls(definition["name"], definition["sql"], horizon)
 
 
 def label_values(

@@ -101,21 +101,15 @@ class PostgresEngine(Closing):
         import pandas as pd
         import pyarrow as pa
 
-        from leadml_pipelines.features.frames import to_pandas
+        from leadml_pipelines.features.frames import arrow_type, to_pandas
 
         moment = require_utc(as_of, "as_of")
         values = self.rows(views, entity_ids, moment)
         features = features_of(views)
-        types = {
-            "double": pa.float64(),
-            "integer": pa.int64(),
-            "boolean": pa.bool_(),
-            "category": pa.large_string(),
-        }
         table = pa.table(
             {
                 feature.name: pa.array(
-                    (values[entity][i] for entity in entity_ids), types[feature.type]
+                    (values[entity][i] for entity in entity_ids), arrow_type(feature.type)
                 )
                 for i, feature in enumerate(features)
             }

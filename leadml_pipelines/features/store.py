@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 from leadml_pipelines.closing import Closing
 from leadml_pipelines.errors import UserError
-from leadml_pipelines.features.catalogue import Catalogue, UnknownFeatureError
+from leadml_pipelines.features.built_set import TrainingSet
+from leadml_pipelines.features.catalogue import Catalogue
 from leadml_pipelines.features.catalogue import catalogue as built_in
 from leadml_pipelines.features.entity_types import entity_type
 from leadml_pipelines.features.frames import SpineError
 from leadml_pipelines.features.labels import SqlLabel, label_values
 from leadml_pipelines.features.point_in_time import moments_between
+from leadml_pipelines.features.reach import ExtractLike, require_told
+from leadml_pipelines.features.recipe import Recipe, Source, key_columns, wanted_features
 from leadml_pipelines.features.request_features import RequestFeature, request_values
 from leadml_pipelines.features.saved_sets import (
     SavedSet,
@@ -27,7 +30,7 @@ from leadml_pipelines.features.saved_sets import (
     save_set,
     set_hash,
 )
-from leadml_pipelines.features.set_content import as_saved, definition_hashes, difference
+from leadml_pipelines.features.set_content import as_saved, difference
 from leadml_pipelines.features.spines import (
     attach,
     column_names,
@@ -45,82 +48,22 @@ from leadml_pipelines.features.stored_values import (
     values_from_events,
     values_from_snapshots,
 )
-from leadml_pipelines.features.view import Feature, FeatureView
+from leadml_pipelines.features.view import Feature
 from leadml_pipelines.times import from_micros, require_utc, to_micros
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import pyarrow as pa
 
     from leadml_pipelines.settings import Settings
 
-Source = Literal["events", "snapshots"]
-
 _FOLDER = "named"
 """Folder of these sets below that of all training sets, where each model has one of its name."""
 
 
-class ExtractLike(Protocol):
-    """What the store needs to know of the extract that its engine reads."""
-
-    @property
-    def extract_id(self) -> str:
-        """Name of the extract."""
-        ...
-
-    @property
-    def as_of(self) -> datetime:
-        """The moment up to which it tells everything."""
-        ...
-
-    @property
-    def data_end(self) -> datetime:
-        """Up to when it tells what happened."""
-        ...
-
-
 class RebuildError(UserError):
     """A saved set did not come out the same when it was built again; the sentence says where."""
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """A finished training set.
-
-    Attributes:
-        frame: The spine's rows, order, index and columns, then the features as they were asked for,
-            then the label, if SQL answered it. An Arrow table if the spine was one.
-        features: Names of the feature columns.
-        label: Name of the label's column; empty if there is none.
-        definition: What it follows from, but for the spine's content.
-        facts: Where it came from: `origin` (the extract), `data_end`, rows.
-    """
-
-    frame: Any
-    features: tuple[str, ...]
-    label: str
-    definition: Mapping[str, Any]
-    facts: Mapping[str, Any]
-
-    @property
-    def x(self) -> Any:
-        """The features."""
-        names = list(self.features)
-        # What both frames and Arrow tables understand.
-        return (
-            self.frame.filter(names) if hasattr(self.frame, "index") else self.frame.select(names)
-        )
-
-    @property
-    def y(self) -> Any:
-        """The label.
-
-        Raises:
-            SpineError: the set was built without one.
-        """
-        if not self.label:
-            raise SpineError("this training set has no label; name one: label=...")
-        return self.frame[self.label]
 
 
 class FeatureStore(Closing):
@@ -208,69 +151,58 @@ class FeatureStore(Closing):
             RequestDataError: what a request feature is computed from is missing.
             LabelError: the label's SQL does not answer once for each row.
         """
-        return self._build(
-            spine,
-            features,
-            label,
-            source=source,
-            keys=keys,
-            time=time,
-            prefix=prefix,
-            chunk_rows=chunk_rows,
+        if chunk_rows is not None and chunk_rows < 1:
+            raise SpineError(f"chunk_rows is {chunk_rows}; a chunk has at least one row")
+        recipe = self._recipe(features, label, source, keys, time, prefix)
+        return self._build(spine, recipe, chunk_rows=chunk_rows)
+
+    def _recipe(
+        self,
+        features: Sequence[str | RequestFeature],
+        label: str | SqlLabel | None,
+        source: Source,
+        keys: Mapping[str, str] | None,
+        time: str,
+        prefix: str,
+    ) -> Recipe:
+        wanted = wanted_features(features, self._catalogue, self._request)
+        stored = [f for f in wanted if isinstance(f, Feature)]
+        return Recipe(
+            wanted, label, source, key_columns(stored, keys, self._catalogue), time, prefix
         )
 
     def _build(
         self,
         spine: Any,
-        features: Sequence[str | RequestFeature],
-        label: str | SqlLabel | None,
+        recipe: Recipe,
         *,
-        source: Source,
-        keys: Mapping[str, str] | None,
-        time: str,
-        prefix: str,
         chunk_rows: int | None = None,
         data_end: datetime | None = None,
     ) -> TrainingSet:
-        """As `training_set`, with labels up to `data_end`, by default the extract's."""
-        if chunk_rows is not None and chunk_rows < 1:
-            raise SpineError(f"chunk_rows is {chunk_rows}; a chunk has at least one row")
-        wanted = self._wanted(features)
-        stored = [f for f in wanted if isinstance(f, Feature)]
-        names = [prefix + f.name for f in wanted]
-        whom = self._keys(stored, keys)
+        """The set of a recipe, with labels up to `data_end`, by default the extract's."""
         if isinstance(spine, str):
             spine = self.engine.sql(spine)
-        require_free(column_names(spine), names)
-        moments = spine_times(spine, time)
-        for key in whom.values():
+        require_free(column_names(spine), recipe.columns)
+        moments = spine_times(spine, recipe.time)
+        for key in recipe.keys.values():
             column_of(spine, key)
-        values = self._stored(spine, stored, whom, time, source, chunk_rows)
-        values |= self._from_request(spine, wanted)
-        frame = attach(spine, {prefix + f.name: values[f.name] for f in wanted})
-        label_column = "" if label is None else label if isinstance(label, str) else label.name
+        values = self._stored(spine, moments, recipe, chunk_rows)
+        values |= _from_request(spine, recipe.requested)
+        frame = attach(spine, {recipe.prefix + f.name: values[f.name] for f in recipe.features})
+        label = recipe.label
         if isinstance(label, str):
             column_of(spine, label)
         elif label is not None:
             require_free(column_names(frame), [label.name])
-            answers = self._labelled(label, spine, whom, moments, data_end)
+            answers = self._labelled(label, spine, recipe.keys, moments, data_end)
             frame = attach(frame, {label.name: answers})
-        definition = {
-            "features": [f.name for f in wanted],
-            "label": self._label_definition(label),
-            "source": source,
-            "keys": whom,
-            "time": time,
-            "prefix": prefix,
-            "spine": [str(column) for column in column_names(spine)],
-            "views": definition_hashes(
-                self._catalogue.resolve(f.name for f in stored),
-                self._catalogue,
-                from_events=source == "events",
-            ),
-        }
-        facts = self._facts(source, label, data_end)
-        return TrainingSet(frame, tuple(names), label_column, definition, facts)
+        return TrainingSet(
+            frame,
+            tuple(recipe.columns),
+            recipe.label_column,
+            recipe.definition([str(column) for column in column_names(spine)], self._catalogue),
+            self._facts(recipe, data_end),
+        )
 
     def entities_between(
         self,
@@ -341,19 +273,18 @@ class FeatureStore(Closing):
             )
         rows = read_rows(saved.path)
         label = definition["label"]
-        if isinstance(label, dict):
-            label = SqlLabel(
-                label["name"], label["sql"], timedelta(microseconds=label["horizon_micros"])
-            )
+        recipe = self._recipe(
+            definition["features"],
+            SqlLabel.of_definition(label) if isinstance(label, dict) else label,
+            definition["source"],
+            definition["keys"],
+            definition["time"],
+            definition["prefix"],
+        )
         data_end = saved.facts.get("data_end")
         built = self._build(
             rows[definition["spine"]],
-            definition["features"],
-            label,
-            source=definition["source"],
-            keys=definition["keys"],
-            time=definition["time"],
-            prefix=definition["prefix"],
+            recipe,
             data_end=None if data_end is None else from_micros(data_end),
         )
         frame, again = as_saved(built.frame, built.definition)
@@ -386,75 +317,26 @@ class FeatureStore(Closing):
             self._given = Settings()
         return self._given
 
-    def _wanted(self, features: Sequence[str | RequestFeature]) -> list[Feature | RequestFeature]:
-        if isinstance(features, str):
-            raise UnknownFeatureError("features is one text; give a list of names")
-        names = [f if isinstance(f, str) else f.name for f in features]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise UnknownFeatureError(f"asked for twice: {', '.join(twice)}; once is enough")
-        known = {*(f.name for e in self._catalogue.entities for f in self._catalogue.features(e))}
-        for feature in (*self._request.values(), *features):
-            if isinstance(feature, RequestFeature) and feature.name in known:
-                raise SpineError(
-                    f"the request feature {feature.name} has the name of a feature of the "
-                    "catalogue; rename it"
-                )
-        # All unknown names in one error.
-        self._catalogue.resolve(
-            f for f in features if isinstance(f, str) and f not in self._request
-        )
-        return [
-            f
-            if isinstance(f, RequestFeature)
-            else self._request.get(f) or self._catalogue.feature(f)
-            for f in features
-        ]
-
-    def _keys(self, features: Sequence[Feature], keys: Mapping[str, str] | None) -> dict[str, str]:
-        types = list(dict.fromkeys(self._catalogue.view_of(f.name).entity for f in features))
-        if keys is None and len(types) > 1:
-            shown = ", ".join(f"{t!r}: ..." for t in types)
-            raise SpineError(
-                "the features are of several entity types; say where the ids of each are: "
-                f"keys={{{shown}}}"
-            )
-        found = {}
-        for name in types:
-            if keys is not None and name not in keys:
-                raise SpineError(f"there are features of {name}, and keys names no column for it")
-            found[name] = "entity_id" if keys is None else keys[name]
-        return found
-
-    def _views(self, features: Sequence[Feature], entity: str) -> list[FeatureView]:
-        views = self._catalogue.resolve(f.name for f in features)
-        return [view for view in views if view.entity == entity]
-
     def _stored(
-        self,
-        spine: Any,
-        features: Sequence[Feature],
-        keys: Mapping[str, str],
-        time: str,
-        source: Source,
-        chunk_rows: int | None,
+        self, spine: Any, moments: np.ndarray, recipe: Recipe, chunk_rows: int | None
     ) -> Values:
-        if source not in ("events", "snapshots"):
-            raise SpineError(f"source is {source!r}; use events or snapshots")
-        moments = spine_times(spine, time)
+        if recipe.source not in ("events", "snapshots"):
+            raise SpineError(f"source is {recipe.source!r}; use events or snapshots")
         found: Values = {}
-        for entity, key in keys.items():
-            views = self._views(features, entity)
-            mine = [f for view in views for f in view.features if f in features]
-            if source == "events":
+        views = self._catalogue.resolve(f.name for f in recipe.stored)
+        for entity, key in recipe.keys.items():
+            its = [view for view in views if view.entity == entity]
+            features = [f for view in its for f in view.features if f in recipe.stored]
+            if recipe.source == "events":
                 engine = self.engine
-                self._require_told(moments)
+                if self._extract is not None:
+                    require_told(self._extract, moments)
                 rows = key_rows(spine, key, moments)
-                found |= values_from_events(engine, views, mine, rows, chunk_rows)
+                found |= values_from_events(engine, its, features, rows, chunk_rows)
             else:
                 url = self._settings.require_postgres() if self._url is None else self._url
                 found |= values_from_snapshots(
-                    url, views, mine, spine, key, time, chunk_rows, **self._limits()
+                    url, its, features, spine, key, recipe.time, chunk_rows, **self._limits()
                 )
         return found
 
@@ -466,28 +348,6 @@ class FeatureStore(Closing):
             "memory_limit": self._given.duckdb_memory_limit,
             "threads": self._given.duckdb_threads,
         }
-
-    def _require_told(self, moments: Any) -> None:
-        """Refuse rows after the extract: what was known then is not in it."""
-        if self._extract is None or not len(moments):
-            return
-        late = int((moments > to_micros(self._extract.as_of)).sum())
-        if late:
-            raise SpineError(
-                f"{late} of {len(moments)} rows of the spine lie after "
-                f"{self._extract.as_of.isoformat()}, up to when the extract "
-                f"{self._extract.extract_id} tells what was known; leave them out, or materialize "
-                "the sources again"
-            )
-
-    def _from_request(
-        self, spine: Any, wanted: Sequence[Feature | RequestFeature]
-    ) -> dict[str, Any]:
-        asked = [f for f in wanted if isinstance(f, RequestFeature)]
-        if not asked:
-            return {}
-        data = spine if is_frame(spine) else to_frame(spine)
-        return {f.name: to_arrow(request_values(f, data), f.type) for f in asked}
 
     def _labelled(
         self,
@@ -507,20 +367,19 @@ class FeatureStore(Closing):
         end = self._extract.data_end if data_end is None else data_end
         return to_arrow(label_values(label, rows, engine, end), "double")
 
-    def _label_definition(self, label: str | SqlLabel | None) -> Any:
-        if not isinstance(label, SqlLabel):
-            return label
-        micros = label.horizon // timedelta(microseconds=1)
-        return {"name": label.name, "sql": " ".join(label.sql.split()), "horizon_micros": micros}
-
-    def _facts(
-        self, source: Source, label: str | SqlLabel | None, data_end: datetime | None
-    ) -> dict[str, Any]:
-        extract = self._extract
-        told = extract is not None and (source == "events" or isinstance(label, SqlLabel))
+    def _facts(self, recipe: Recipe, data_end: datetime | None) -> dict[str, Any]:
+        extract, source = self._extract, recipe.source
+        told = extract is not None and (source == "events" or isinstance(recipe.label, SqlLabel))
         if extract is None or not told:
             return {"origin": source, "data_end": None}
         return {
             "origin": extract.extract_id if source == "events" else source,
             "data_end": to_micros(extract.data_end if data_end is None else data_end),
         }
+
+
+def _from_request(spine: Any, features: Sequence[RequestFeature]) -> Values:
+    if not features:
+        return {}
+    data = spine if is_frame(spine) else to_frame(spine)
+    return {f.name: to_arrow(request_values(f, data), f.type) for f in features}

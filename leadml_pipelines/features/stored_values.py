@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from leadml_pipelines.features.frames import arrow_type
 from leadml_pipelines.features.histories import History, HistoryColumn, SnapshotTable
 from leadml_pipelines.features.point_in_time import join_histories
 from leadml_pipelines.features.spines import arrow_of, column_of, spine_times
@@ -119,5 +120,4 @@ def to_arrow(column: pd.Series, type_: str) -> pa.ChunkedArray:
     """A column of a feature of a type, as Arrow."""
     import pyarrow as pa
 
-    types = {"double": pa.float64(), "integer": pa.int64(), "boolean": pa.bool_()}
-    return pa.chunked_array([pa.array(column, types.get(type_, pa.string()), from_pandas=True)])
+    return pa.chunked_array([pa.array(column, arrow_type(type_), from_pandas=True)])

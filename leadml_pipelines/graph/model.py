@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class GraphAddress(NamedTuple):
-    """Where the graph is: any plain tuple of the same four strings does as well."""
-
-    uri: str
-    user: str
-    password: str
-    database: str
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 -- What was computed, as of when, and which moments were checked as a whole.
 --
 -- The values themselves lie in one table per view, leadml.feature_<view>, partitioned by day; these
--- tables follow the catalogue (features/snapshot_tables.py), not a migration.
+-- tables follow the catalogue (features/snapshots/tables.py), not a migration.
 
 CREATE SCHEMA IF NOT EXISTS leadml;
 

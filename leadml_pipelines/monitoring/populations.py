@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from leadml_pipelines.features.saved_sets import NoSavedSetError, find_set
-from leadml_pipelines.features.snapshots import NoSnapshotError, read_latest
+from leadml_pipelines.features.snapshots.newest import NoSnapshotError
+from leadml_pipelines.features.snapshots.reading import read_latest
 from leadml_pipelines.learning.encoding import Column
 from leadml_pipelines.learning.model import LoadedModel
 from leadml_pipelines.learning.registry.registry import Registry

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from leadml_pipelines.online import keys
+from leadml_pipelines.online.client import redis_client
 
 CHUNK = 50
 """Entries that one script adds: Redis does nothing else for a millisecond or two at the most."""
@@ -108,13 +107,7 @@ class PredictionStream:
     """
 
     def __init__(self, url: str, limit: int, *, timeout_seconds: float = TIMEOUT) -> None:
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-            # A connection that was closed is opened again; what takes too long is not asked twice.
-            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-        )
+        self._redis = redis_client(url, timeout_seconds)
         self._limit = limit
         self._consumer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._add = self._redis.register_script(_ADD)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.online.model_pointers import ModelPointers
 
 CHAMPION, CHALLENGER = ROLES = ("champion", "challenger")
 """Aliases that answer requests, and so have pointers."""
@@ -64,12 +64,12 @@ def pointer_of(record: Record, role: str, traffic_share: float) -> dict[str, Any
 
 
 def publish_model(
-    store: OnlineStore, record: Record, role: str = CHAMPION, traffic_share: float = 1.0
+    pointers: ModelPointers, record: Record, role: str = CHAMPION, traffic_share: float = 1.0
 ) -> bool:
     """Point a role of a model to a registered version and tell every serving process.
 
     Args:
-        store: Where to.
+        pointers: Those in Redis.
         record: The version, from the registry.
         role: `champion` or `challenger`.
         traffic_share: Share of the entities that a challenger answers for; 1 of the champion, who
@@ -79,14 +79,14 @@ def publish_model(
         False if the pointer is that already, and nobody was told.
     """
     pointer = pointer_of(record, role, traffic_share)
-    if store.model_pointer(record.name, role) == pointer:
+    if pointers.get(record.name, role) == pointer:
         return False
-    store.set_model_pointer(record.name, role, pointer)
+    pointers.set(record.name, role, pointer)
     return True
 
 
 def publish_roles(
-    store: OnlineStore, registry: Registry, names: Collection[str] | None = None
+    pointers: ModelPointers, registry: Registry, names: Collection[str] | None = None
 ) -> dict[str, str | None]:
     """Point every role to what the registry says, and withdraw a challenger that it has no more.
 
@@ -94,7 +94,7 @@ def publish_roles(
     pointer is never withdrawn.
 
     Args:
-        store: Where to.
+        pointers: Those in Redis.
         registry: Says who answers.
         names: Names of the models; all of them if None.
 
@@ -108,40 +108,40 @@ def publish_roles(
     with registry.publication(names) as every:
         for held, record in every:
             if held.alias in ROLES:
-                publish_model(store, record, held.alias, held.traffic_share)
+                publish_model(pointers, record, held.alias, held.traffic_share)
                 now[f"{held.name}:{held.alias}"] = held.model_id
-        for name in _left_over(store, [held for held, _ in every], names):
-            store.delete_model_pointer(name, CHALLENGER)
+        for name in _left_over(pointers, [held for held, _ in every], names):
+            pointers.delete(name, CHALLENGER)
             now[f"{name}:{CHALLENGER}"] = None
     return now
 
 
 def is_in_step(
-    store: OnlineStore,
+    pointers: ModelPointers,
     every: Sequence[tuple[Held, Record]],
     names: Collection[str] | None = None,
 ) -> bool:
     """Whether Redis points to what the registry says, with every word of each pointer.
 
     Args:
-        store: Where the pointers are.
+        pointers: Those in Redis.
         every: What every alias points to, and that model.
         names: Names of the models; all of them if None.
     """
     for held, record in every:
         if held.alias in ROLES and _named(held.name, names):
             wanted = pointer_of(record, held.alias, held.traffic_share)
-            if store.model_pointer(held.name, held.alias) != wanted:
+            if pointers.get(held.name, held.alias) != wanted:
                 return False
-    return not _left_over(store, [held for held, _ in every], names)
+    return not _left_over(pointers, [held for held, _ in every], names)
 
 
 def _left_over(
-    store: OnlineStore, held: Sequence[Held], names: Collection[str] | None
+    pointers: ModelPointers, held: Sequence[Held], names: Collection[str] | None
 ) -> list[str]:
     """Names of models whose challenger Redis still has, though there is none any more."""
     challenged = {one.name for one in held if one.alias == CHALLENGER}
-    online = store.model_names(CHALLENGER)
+    online = pointers.names(CHALLENGER)
     return [name for name in online if name not in challenged and _named(name, names)]
 
 

@@ -1,4 +1,4 @@
-"""The online store: packed values, schemas and pointers in Redis."""
+"""The online store in Redis: packed values, their schemas, the pointer to the newest snapshot."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import redis
-import structlog
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from leadml_pipelines.closing import Closing
 from leadml_pipelines.online import keys
 from leadml_pipelines.online.batch import Batch
+from leadml_pipelines.online.client import redis_client
 from leadml_pipelines.online.format import (
     FormatError,
     Moments,
@@ -41,8 +40,6 @@ KEPT_SCHEMAS = 1000
 
 _KEYS_PER_SCRIPT = 250
 _SCRIPTS_PER_TRIP = 8
-
-log = structlog.get_logger(__name__)
 
 # For each key: the stored value stays if it is newer (by as_of, then by computed_at). A value dated
 # in the future is refused, for it would keep every real one out. A key of another type than ours
@@ -121,7 +118,7 @@ class Written:
     future: int
 
 
-class OnlineStore:
+class OnlineStore(Closing):
     """Packed values in Redis. Safe to share between threads; connections come from a pool.
 
     Args:
@@ -139,19 +136,11 @@ class OnlineStore:
         timeout_seconds: float = 5.0,
         max_connections: int = 64,
     ) -> None:
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-            max_connections=max_connections,
-            # A connection that was closed is opened again; what takes too long is not asked twice.
-            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-        )
+        self._redis = redis_client(url, timeout_seconds, max_connections)
         self._ttl_milliseconds = ttl_seconds * 1000
         self._schema_seconds = max(SCHEMA_SECONDS, 2 * ttl_seconds)
         self._random = np.random.default_rng()
         self._schemas: dict[tuple[str, int], Schema] = {}
-        self._misunderstood: dict[tuple[str, str], bytes] = {}
         self._write = self._redis.register_script(_WRITE)
         self._discard = self._redis.register_script(_DISCARD)
         self._keep_schema = self._redis.register_script(_KEEP_SCHEMA)
@@ -431,92 +420,6 @@ class OnlineStore:
         """The moment that the newest whole snapshot describes; None before the first."""
         pointer = self.snapshot(entity_type)
         return None if pointer is None else from_micros(pointer["as_of_micros"])
-
-    # Model pointers
-
-    def set_model_pointer(self, name: str, role: str, pointer: Mapping[str, Any]) -> None:
-        """Point a model's role (`champion`, `challenger`) to a model and tell every listener.
-
-        Args:
-            name: Name of the model, such as `churn`.
-            role: Its part in production.
-            pointer: JSON-ready; `docs/redis-format.md` lists what it holds.
-        """
-        key = keys.model_key(name, role)
-        message = {"name": name, "role": role, "model_id": pointer.get("model_id")}
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.set(key, json.dumps(pointer, allow_nan=False))
-            pipe.sadd(keys.MODEL_NAMES, f"{name}:{role}")
-            pipe.publish(keys.MODEL_CHANNEL, json.dumps(message))
-            pipe.execute()
-
-    def delete_model_pointer(self, name: str, role: str) -> None:
-        """Let a model's role point nowhere and tell every listener."""
-        message = {"name": name, "role": role, "model_id": None}
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.delete(keys.model_key(name, role))
-            pipe.srem(keys.MODEL_NAMES, f"{name}:{role}")
-            pipe.publish(keys.MODEL_CHANNEL, json.dumps(message))
-            pipe.execute()
-
-    def model_pointer(self, name: str, role: str) -> dict[str, Any] | None:
-        """What a model's role points to; None if it points nowhere, or nobody understands it."""
-        text: Any = self._redis.get(keys.model_key(name, role))
-        return None if text is None else _pointer(text)
-
-    def model_names(self, role: str) -> list[str]:
-        """Names of the models that have this role, be it that nobody understands the pointer."""
-        members: Any = self._redis.smembers(keys.MODEL_NAMES)
-        pairs = (member.decode(errors="replace").rpartition(":") for member in members)
-        return sorted(
-            name
-            for name, _, member_role in pairs
-            if member_role == role and keys.is_model_name(name)
-        )
-
-    def model_pointers(self, role: str) -> dict[str, dict[str, Any]]:
-        """Every model that has this role: name to pointer.
-
-        A pointer that nobody understands is left out, with a warning: it must not keep all others
-        from being followed. Publishing overwrites it.
-        """
-        names = self.model_names(role)
-        if not names:
-            return {}
-        texts: Any = self._redis.mget([keys.model_key(name, role) for name in names])
-        found: dict[str, dict[str, Any]] = {}
-        for name, text in zip(names, texts, strict=True):
-            pointer = None if text is None else _pointer(text)
-            if pointer is not None:
-                found[name] = pointer
-            elif text is not None and self._misunderstood.get((name, role)) != text:
-                # Once: the pointers are read every few seconds.
-                self._misunderstood[name, role] = text
-                log.warning("model_pointer_not_understood", model=name, role=role)
-        return found
-
-    def model_changes(self, timeout_seconds: float) -> Iterator[bool]:
-        """Listen for changes of model pointers: True for one, False after each quiet timeout.
-
-        The first item comes only after the subscription stands, so that who reads the pointers
-        after it misses nothing.
-
-        Raises:
-            redis.RedisError: the connection was lost; call again.
-        """
-        with self._redis.pubsub(ignore_subscribe_messages=False) as listener:
-            listener.subscribe(keys.MODEL_CHANNEL)
-            while True:
-                yield listener.get_message(timeout=timeout_seconds) is not None
-
-
-def _pointer(text: bytes) -> dict[str, Any] | None:
-    """A pointer's document; None if it is none."""
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def entity_keys_checked(

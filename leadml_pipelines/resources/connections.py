@@ -11,6 +11,7 @@ from leadml_pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from leadml_pipelines.learning.registry.registry import Registry
+    from leadml_pipelines.online.model_pointers import ModelPointers
     from leadml_pipelines.online.store import OnlineStore
 
 
@@ -25,7 +26,7 @@ class PostgresResource(dg.ConfigurableResource):
 
 
 class RedisResource(dg.ConfigurableResource):
-    """The online store.
+    """The online store, and the pointers to the models.
 
     Attributes:
         url: `redis://:password@host:port/0`.
@@ -38,6 +39,12 @@ class RedisResource(dg.ConfigurableResource):
         from leadml_pipelines.online.store import OnlineStore
 
         return OnlineStore(self.url, ttl_seconds=Settings().online_ttl_seconds)
+
+    def model_pointers(self) -> "ModelPointers":
+        """The pointers to the models that answer, on this server."""
+        from leadml_pipelines.online.model_pointers import ModelPointers
+
+        return ModelPointers(self.url)
 
 
 class GraphResource(dg.ConfigurableResource):

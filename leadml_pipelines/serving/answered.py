@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from leadml_pipelines.online.format import Micros
 from leadml_pipelines.serving.assignment import Part
-from leadml_pipelines.serving.reader import Found
+from leadml_pipelines.serving.found import Found
 
 Vector = npt.NDArray[np.float64]
 

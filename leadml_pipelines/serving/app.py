@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from leadml_pipelines.learning.registry.signing import SigningKey
+from leadml_pipelines.online.model_pointers import ModelPointers
 from leadml_pipelines.online.publish_models import pointer_of
 from leadml_pipelines.serving.alert_metrics import AlertMetrics
 from leadml_pipelines.serving.assignment import CHALLENGER, CHAMPION, Role
@@ -28,6 +29,7 @@ from leadml_pipelines.serving.model_routes import ANSWER_SECONDS
 from leadml_pipelines.serving.models import ModelShelf, Pointers
 from leadml_pipelines.serving.online_features import OnlineFeatures
 from leadml_pipelines.serving.prediction_log import PredictionLog
+from leadml_pipelines.serving.redis_state import REDIS_TIMEOUT
 from leadml_pipelines.serving.routes import Parts, add_routes
 from leadml_pipelines.serving.security import ApiKeyMiddleware, key_digests
 from leadml_pipelines.settings import Settings
@@ -58,8 +60,9 @@ def create_app(settings: Settings) -> FastAPI:
     graph = GraphLookup(settings, postgres_url, measured)
     ad_hoc = open_connections(settings)
     prediction_log = PredictionLog(settings, measured)
+    pointers = ModelPointers(settings.require_redis(), timeout_seconds=REDIS_TIMEOUT)
     shelf = ModelShelf(
-        online.store,
+        pointers,
         _registered(settings, postgres_url),
         SigningKey.of(settings),
         settings.artifacts,
@@ -70,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="LeadML",
         description="Features and predictions for insurance lead generation.",
         version=metadata.version("leadml"),
-        lifespan=_lifespan(online, shelf, graph, ad_hoc, prediction_log),
+        lifespan=_lifespan(online, pointers, shelf, graph, ad_hoc, prediction_log),
         max_body_size=MAX_BODY,
     )
     add_error_handlers(app)
@@ -97,6 +100,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _lifespan(
     online: OnlineFeatures,
+    pointers: ModelPointers,
     shelf: ModelShelf,
     graph: GraphLookup,
     ad_hoc: Connections,
@@ -110,6 +114,7 @@ def _lifespan(
         yield
         await asyncio.to_thread(prediction_log.close)
         await asyncio.to_thread(shelf.stop)
+        await asyncio.to_thread(pointers.close)
         await asyncio.to_thread(graph.close)
         await asyncio.to_thread(ad_hoc.close)
         await asyncio.to_thread(online.close)

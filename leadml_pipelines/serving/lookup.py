@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from leadml_pipelines.features.catalogue import Catalogue
     from leadml_pipelines.features.present import Clock
-    from leadml_pipelines.features.snapshots import Snapshot, SnapshotQuery
+    from leadml_pipelines.features.snapshots.reading import Snapshot, SnapshotQuery
     from leadml_pipelines.features.view import Feature
 
 LOOKUPS = 4
@@ -137,7 +137,8 @@ class SnapshotReader:
         self._connections.close()
 
     def _query(self, connection: psycopg.Connection[Any], entity_type: str) -> SnapshotQuery:
-        from leadml_pipelines.features.snapshots import NoSnapshotError, newest_checked, query_of
+        from leadml_pipelines.features.snapshots.newest import NoSnapshotError, newest_checked
+        from leadml_pipelines.features.snapshots.reading import query_of
 
         looked, known = self._queries.get(entity_type, (0.0, None))
         now = time.monotonic()
@@ -157,5 +158,5 @@ def import_ahead() -> None:
     import pandas  # noqa: F401
     import pyarrow  # noqa: F401
 
-    from leadml_pipelines.features import snapshots  # noqa: F401
+    from leadml_pipelines.features.snapshots import reading  # noqa: F401
     from leadml_pipelines.sources import door  # noqa: F401

@@ -16,7 +16,7 @@ import structlog
 from leadml_pipelines.errors import UserError
 from leadml_pipelines.learning.registry.signing import SigningKey
 from leadml_pipelines.online.format import Rows
-from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.online.model_pointers import ModelPointers
 from leadml_pipelines.serving.assignment import CHALLENGER, CHAMPION, Part, Role, assign
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.served_model import ServedModel, load, require_ours
@@ -80,7 +80,7 @@ class ModelShelf:
     store.
 
     Args:
-        store: Where the pointers are.
+        pointers: Those in Redis.
         fallback: The pointers by role as the registry knows them, asked only when Redis can't be
             reached or has none, and nothing is loaded yet.
         key: Verifies the models' files.
@@ -92,7 +92,7 @@ class ModelShelf:
 
     def __init__(
         self,
-        store: OnlineStore,
+        pointers: ModelPointers,
         fallback: Callable[[], Mapping[Role, Pointers]],
         key: SigningKey,
         artifacts: str | Path,
@@ -100,7 +100,7 @@ class ModelShelf:
         on_first_look: Callable[[], None] = lambda: None,
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
-        self._store = store
+        self._pointers = pointers
         self._fallback = fallback
         self._key = key
         self._artifacts = artifacts
@@ -162,12 +162,12 @@ class ModelShelf:
         Raises:
             redis.RedisError: Redis can't be reached.
         """
-        pointers = self._store.model_pointers(CHAMPION)
+        pointers = self._pointers.of_role(CHAMPION)
         if not pointers:
             # It says nothing of challengers either.
             self._look_in_registry()
             return
-        challengers = self._store.model_pointers(CHALLENGER)
+        challengers = self._pointers.of_role(CHALLENGER)
         for name in self._challengers.keys() - challengers.keys():
             self._end(name)
         for name, pointer in pointers.items():
@@ -193,7 +193,7 @@ class ModelShelf:
     def _follow(self) -> None:
         """Look at every message and every few seconds; subscribed before the first look."""
         next_look = 0.0
-        for changed in self._store.model_changes(min(self._poll_seconds, _STOP_NOTICED)):
+        for changed in self._pointers.changes(min(self._poll_seconds, _STOP_NOTICED)):
             if self._stop.is_set():
                 return
             if changed or time.monotonic() >= next_look:

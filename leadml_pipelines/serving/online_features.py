@@ -19,10 +19,11 @@ from leadml_pipelines.serving.connections import (
     StatementFailedError,
 )
 from leadml_pipelines.serving.events import MAX_EVENTS, EventDoor, Receipt
+from leadml_pipelines.serving.found import Found, Server, Source
 from leadml_pipelines.serving.lookup import LOOKUPS, PresentReader, SnapshotReader
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.outbox import Courier, Outbox
-from leadml_pipelines.serving.reader import FeatureReader, Found, Server, Source
+from leadml_pipelines.serving.reader import FeatureReader
 from leadml_pipelines.serving.redis_state import REDIS_TIMEOUT, RedisState
 from leadml_pipelines.serving.served_log import ServedLog
 from leadml_pipelines.settings import Settings

@@ -25,6 +25,7 @@ from leadml_pipelines.serving.engineer_routes import engineer_routes
 from leadml_pipelines.serving.errors import ApiError, json_response
 from leadml_pipelines.serving.event_routes import event_routes
 from leadml_pipelines.serving.events import EventDoor
+from leadml_pipelines.serving.found import Found, unknown_entity
 from leadml_pipelines.serving.graph_lookup import GraphLookup
 from leadml_pipelines.serving.graph_routes import graph_routes
 from leadml_pipelines.serving.metrics import Metrics
@@ -32,7 +33,7 @@ from leadml_pipelines.serving.model_routes import model_routes
 from leadml_pipelines.serving.models import ModelShelf, ModelState
 from leadml_pipelines.serving.predict import Predictor
 from leadml_pipelines.serving.prediction_log import PredictionLog
-from leadml_pipelines.serving.reader import FeatureReader, Found, unknown_entity
+from leadml_pipelines.serving.reader import FeatureReader
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import from_micros
 

@@ -7,8 +7,6 @@ import time
 from collections import deque
 
 WINDOW_SECONDS = 300.0
-TARGET = 0.05
-"""Share of stale entities that should not be reached."""
 
 _BUCKET_SECONDS = 10.0
 

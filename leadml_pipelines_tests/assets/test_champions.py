@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from leadml_pipelines.learning.evaluation.examination import Examination, examin
 from leadml_pipelines.learning.evaluation.gate import Decision
 from leadml_pipelines.learning.registry.registry import Registry
 from leadml_pipelines.learning.training.train import TrainedModel, train
-from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.online.model_pointers import ModelPointers
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.resources.connections import (
     PostgresResource,
@@ -25,6 +25,7 @@ from leadml_pipelines.resources.connections import (
 )
 from leadml_pipelines.settings import Settings
 from leadml_pipelines_tests.learning.frames import spec_for, toy_set
+from leadml_pipelines_tests.tables import empty_registry
 
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 
@@ -45,17 +46,8 @@ def registry(postgres_url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """An empty registry of a fresh home."""
     monkeypatch.setenv("LEADML_HOME", str(home))
     with connect(postgres_url) as connection:
-        connection.execute(
-            "TRUNCATE leadml.models, leadml.model_aliases, leadml.model_alias_changes"
-        )
+        empty_registry(connection)
     return Registry.of(Settings(), postgres_url)
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[OnlineStore]:
-    opened = OnlineStore(redis_url)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -78,7 +70,7 @@ def night(postgres_url: str, redis_url: str) -> Callable[..., dict[str, Any]]:
 
 def test_a_candidate_that_passed_becomes_champion_and_is_online_at_once(
     registry: Registry,
-    store: OnlineStore,
+    pointers: ModelPointers,
     night: Callable[..., dict[str, Any]],
     trained: TrainedModel,
     examined: Examination,
@@ -86,7 +78,7 @@ def test_a_candidate_that_passed_becomes_champion_and_is_online_at_once(
     candidate = registry.store(trained, examined, None)
     told = night()
     assert (told["model_id"], told["promoted"], told["online"]) == (candidate.model_id, True, True)
-    pointer = store.model_pointer("churn", "champion")
+    pointer = pointers.get("churn", "champion")
     assert pointer is not None
     assert pointer["model_id"] == candidate.model_id
 
@@ -136,7 +128,7 @@ def test_where_people_promote_the_night_does_not(
 
 def test_challengers_go_online_with_the_champions(
     registry: Registry,
-    store: OnlineStore,
+    pointers: ModelPointers,
     trained: TrainedModel,
     examined: Examination,
     postgres_url: str,
@@ -151,6 +143,6 @@ def test_challengers_go_online_with_the_champions(
         "settings": SettingsResource(),
     }
     assert dg.materialize([online_models], resources=resources).success
-    pointer = store.model_pointer("churn", "challenger")
+    pointer = pointers.get("churn", "challenger")
     assert pointer is not None
     assert (pointer["model_id"], pointer["traffic_share"]) == (second, 0.3)

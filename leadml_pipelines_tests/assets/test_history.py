@@ -17,14 +17,15 @@ from leadml_pipelines.definitions import defs
 from leadml_pipelines.features.bulk import bulk_engine, entities
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.daily_history import DailyHistoryError
-from leadml_pipelines.features.snapshots import latest_checked, read_snapshot
+from leadml_pipelines.features.snapshots.newest import latest_checked
+from leadml_pipelines.features.snapshots.reading import read_snapshot
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.resources.connections import PostgresResource, SettingsResource
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.sources.extract import Extract, extract_sources
 from leadml_pipelines_tests.features.test_parity import assert_same_bits
 from leadml_pipelines_tests.features.world import World, empty_graph_metrics
-from leadml_pipelines_tests.tables import empty_tables
+from leadml_pipelines_tests.tables import drop_snapshots
 
 LEADS = next(asset for asset in history_assets if asset.key.path[-1] == "lead_feature_history")
 VIEWS = catalogue().views("lead")
@@ -47,9 +48,7 @@ def extract(postgres_url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> I
     shutil.copy(empty_graph_metrics(home / "no_graph"), extract.path)
     yield extract
     with connect(postgres_url) as connection:
-        for view in VIEWS:
-            connection.execute(f"DROP TABLE IF EXISTS leadml.feature_{view.name}")
-        empty_tables(connection, "leadml.feature_snapshots", "leadml.feature_view_snapshots")
+        drop_snapshots(connection)
 
 
 def materialize(

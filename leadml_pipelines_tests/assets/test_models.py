@@ -23,6 +23,7 @@ from leadml_pipelines.learning.training_set import (
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.resources.connections import PostgresResource, SettingsResource
 from leadml_pipelines_tests.learning.frames import DAY, FEATURES, START, rows_frame
+from leadml_pipelines_tests.tables import empty_registry
 
 _RUN = """
 import os
@@ -51,9 +52,7 @@ def home(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("LEADML_HOME", str(tmp_path))
     monkeypatch.setenv("LEADML_POSTGRES_URL", postgres_url)
     with connect(postgres_url) as connection:
-        connection.execute(
-            "TRUNCATE leadml.models, leadml.model_aliases, leadml.model_alias_changes"
-        )
+        empty_registry(connection)
     return tmp_path
 
 

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 
 from leadml_pipelines.assets.online import online_assets
-from leadml_pipelines.features import snapshots
 from leadml_pipelines.features.catalogue import catalogue
+from leadml_pipelines.features.snapshots import reading
+from leadml_pipelines.features.snapshots.checks import check_snapshot
+from leadml_pipelines.features.snapshots.writing import write_view_snapshot
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.resources.connections import PostgresResource, RedisResource
 from leadml_pipelines.times import utc_now
@@ -25,17 +27,17 @@ def test_an_event_that_is_posted_while_the_snapshot_is_read_is_not_published_ove
     frame = lead_frame(["lead_0", "lead_1"])
     frame["as_of"] = pd.Series([as_of] * len(frame), dtype="datetime64[us, UTC]")
     for view in catalogue().views("lead"):
-        snapshots.write_view_snapshot(postgres_url, view, frame, as_of)
-    assert snapshots.check_snapshot(postgres_url, catalogue(), "lead", as_of).sound
+        write_view_snapshot(postgres_url, view, frame, as_of)
+    assert check_snapshot(postgres_url, catalogue(), "lead", as_of).sound
     store = OnlineStore(redis_url)
-    read_latest = snapshots.read_latest
+    read_latest = reading.read_latest
 
-    def read(url: str, entity: str) -> snapshots.Snapshot:
+    def read(url: str, entity: str) -> reading.Snapshot:
         found = read_latest(url, entity)
         store.invalidate("lead", ["lead_0"], as_of, utc_now())
         return found
 
-    monkeypatch.setattr(snapshots, "read_latest", read)
+    monkeypatch.setattr(reading, "read_latest", read)
     resources = {
         "postgres": PostgresResource(url=postgres_url),
         "redis": RedisResource(url=redis_url),

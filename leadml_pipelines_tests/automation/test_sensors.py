@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,11 +16,13 @@ from leadml_pipelines.assets.online import online_assets
 from leadml_pipelines.automation.sensors import checked_snapshot_sensor, promoted_model_sensor
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.duckdb_engine import DuckDBEngine
-from leadml_pipelines.features.snapshots import check_snapshot, write_snapshot
+from leadml_pipelines.features.snapshots.checks import check_snapshot
+from leadml_pipelines.features.snapshots.writing import write_snapshot
 from leadml_pipelines.learning.evaluation.examination import Examination, examine
 from leadml_pipelines.learning.evaluation.gate import Decision
 from leadml_pipelines.learning.registry.registry import ModelRecord, Registry
 from leadml_pipelines.learning.training.train import TrainedModel, train
+from leadml_pipelines.online.model_pointers import ModelPointers
 from leadml_pipelines.online.publish_models import publish_roles
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.online.values import schema_for
@@ -41,14 +43,6 @@ AS_OF = datetime(2026, 3, 1, tzinfo=UTC)
 def _nothing_yet(postgres_url: str) -> None:
     with connect(postgres_url) as connection:
         connection.execute("TRUNCATE leadml.feature_snapshots, leadml.models CASCADE")
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[OnlineStore]:
-    """The online store on an emptied Redis."""
-    opened = OnlineStore(redis_url)
-    yield opened
-    opened.close()
 
 
 def tick(
@@ -221,27 +215,27 @@ def test_a_candidate_that_the_gate_rejected_is_never_published(
 def test_a_promoted_model_is_published_once(
     postgres_url: str,
     redis_url: str,
-    store: OnlineStore,
+    pointers: ModelPointers,
     models: Registry,
     promotable: Callable[[], ModelRecord],
 ) -> None:
     models.promote(promotable().model_id, by="test")
     requested, _ = tick(promoted_model_sensor, postgres_url, redis_url)
     assert requested == 1
-    publish_roles(store, models)
+    publish_roles(pointers, models)
     assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 0
 
 
 def test_a_roll_back_is_published_like_a_promotion(
     postgres_url: str,
     redis_url: str,
-    store: OnlineStore,
+    pointers: ModelPointers,
     models: Registry,
     promotable: Callable[[], ModelRecord],
 ) -> None:
     models.promote(promotable().model_id, by="test")
     models.promote(promotable().model_id, by="test")
-    publish_roles(store, models)
+    publish_roles(pointers, models)
     models.rollback("churn", by="test")
     requested, _ = tick(promoted_model_sensor, postgres_url, redis_url)
     assert requested == 1
@@ -250,21 +244,21 @@ def test_a_roll_back_is_published_like_a_promotion(
 def test_a_challenger_is_published_with_its_share_and_withdrawn(
     postgres_url: str,
     redis_url: str,
-    store: OnlineStore,
+    pointers: ModelPointers,
     models: Registry,
     promotable: Callable[[], ModelRecord],
 ) -> None:
     models.promote(promotable().model_id, by="test")
     challenger = promotable().model_id
-    publish_roles(store, models)
+    publish_roles(pointers, models)
     models.challenge(challenger, 0.1, by="test")
     assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 1
-    publish_roles(store, models)
+    publish_roles(pointers, models)
     assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 0
     models.challenge(challenger, 0.2, by="test")
     assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 1
-    publish_roles(store, models)
+    publish_roles(pointers, models)
     models.end_challenge("churn", by="test")
     assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 1
-    publish_roles(store, models)
+    publish_roles(pointers, models)
     assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 0

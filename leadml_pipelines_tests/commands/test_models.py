@@ -15,11 +15,12 @@ from leadml_pipelines.learning.evaluation.gate import Decision
 from leadml_pipelines.learning.registry.registry import Registry
 from leadml_pipelines.learning.registry.signing import SigningKey
 from leadml_pipelines.learning.training.train import TrainedModel, train
-from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.online.model_pointers import ModelPointers
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.settings import Settings
 from leadml_pipelines_tests.end_to_end.commands import LEADML, environment
 from leadml_pipelines_tests.learning.frames import spec_for, toy_set
+from leadml_pipelines_tests.tables import empty_registry
 
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -40,9 +41,7 @@ def examined(trained: TrainedModel) -> Examination:
 def registry(postgres_url: str, home: Path) -> Registry:
     """An empty registry of a fresh home."""
     with connect(postgres_url) as connection:
-        connection.execute(
-            "TRUNCATE leadml.models, leadml.model_aliases, leadml.model_alias_changes"
-        )
+        empty_registry(connection)
     return Registry.of(Settings(home=home), postgres_url)
 
 
@@ -121,12 +120,11 @@ def test_a_path_in_square_brackets_is_printed_as_it_is(
 
 
 def test_promotion_and_rollback_are_published_at_once_and_recorded(
-    models: Command, ids: list[str], redis_url: str
+    models: Command, ids: list[str], pointers: ModelPointers
 ) -> None:
-    store = OnlineStore(redis_url)
 
     def online() -> str | None:
-        pointer = store.model_pointer("toy", "champion")
+        pointer = pointers.get("toy", "champion")
         return None if pointer is None else str(pointer["model_id"])
 
     done = models("promote", ids[1], "--by", "ben")
@@ -139,7 +137,6 @@ def test_promotion_and_rollback_are_published_at_once_and_recorded(
     history = models("history", "toy").stdout
     assert "rollback" in history
     assert "carl" in history
-    store.close()
 
 
 def test_with_redis_away_the_change_stands_and_that_is_said(
@@ -161,17 +158,15 @@ def test_a_rejected_model_needs_force_and_a_reason(
 
 
 def test_a_challenger_is_published_with_its_share_and_withdrawn(
-    models: Command, ids: list[str], redis_url: str
+    models: Command, ids: list[str], pointers: ModelPointers
 ) -> None:
-    store = OnlineStore(redis_url)
     assert "10.0% of the entities" in models("challenge", ids[1], "--share", "0.1").stdout
-    pointer = store.model_pointer("toy", "challenger")
+    pointer = pointers.get("toy", "challenger")
     assert pointer is not None
     assert (pointer["model_id"], pointer["traffic_share"]) == (ids[1], 0.1)
     assert f"{ids[1]} for 10.0%" in models("list").stdout
     models("end-challenge", "toy")
-    assert store.model_pointer("toy", "challenger") is None
-    store.close()
+    assert pointers.get("toy", "challenger") is None
 
 
 def test_the_card_is_markdown_or_a_folder_with_its_plots(

@@ -20,7 +20,7 @@ from leadml_pipelines.features.audit_report import print_report, write_report
 from leadml_pipelines.features.catalogue import Catalogue, catalogue
 from leadml_pipelines.features.duckdb_engine import MissingTableError
 from leadml_pipelines.features.engines import DuckDBEngine, PostgresEngine
-from leadml_pipelines.features.snapshots import prune
+from leadml_pipelines.features.snapshots.retention import prune
 from leadml_pipelines.features.view import Feature, FeatureView
 from leadml_pipelines.online.batch import Batch
 from leadml_pipelines.online.format import Rows

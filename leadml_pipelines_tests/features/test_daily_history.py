@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
@@ -17,32 +16,20 @@ from leadml_pipelines.features.daily_history import (
     write_history,
 )
 from leadml_pipelines.features.engines import DuckDBEngine
-from leadml_pipelines.features.snapshots import (
-    check_snapshot,
-    latest_checked,
-    read_latest,
-    read_snapshot,
-    write_snapshot,
-)
+from leadml_pipelines.features.snapshots.checks import check_snapshot
+from leadml_pipelines.features.snapshots.newest import latest_checked
+from leadml_pipelines.features.snapshots.reading import read_latest, read_snapshot
+from leadml_pipelines.features.snapshots.writing import write_snapshot
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.times import NaiveTimeError
 from leadml_pipelines_tests.features.conftest import Bulk
 from leadml_pipelines_tests.features.test_parity import assert_same_bits
 from leadml_pipelines_tests.features.world import NOW, World, random_world
-from leadml_pipelines_tests.tables import empty_tables
 
 LEAD = catalogue()
 VIEWS = LEAD.views("lead")
+pytestmark = pytest.mark.usefixtures("no_snapshots")
 MIDNIGHT = NOW.replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-@pytest.fixture(autouse=True)
-def clean(postgres_url: str) -> Iterator[None]:
-    yield
-    with connect(postgres_url) as connection:
-        for view in VIEWS:
-            connection.execute(f"DROP TABLE IF EXISTS leadml.feature_{view.name}")
-        empty_tables(connection, "leadml.feature_snapshots", "leadml.feature_view_snapshots")
 
 
 def backfill(

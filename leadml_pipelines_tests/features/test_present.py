@@ -9,12 +9,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from leadml_pipelines.features.catalogue import Catalogue, catalogue
+from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.entity_types import UnknownEntityTypeError
 from leadml_pipelines.features.postgres_engine import SESSION, PostgresEngine, PresentQuery
 from leadml_pipelines.features.present import present_sql
-from leadml_pipelines.features.view import Feature, FeatureView
 from leadml_pipelines.postgres import connect
+from leadml_pipelines_tests.features.ones import ones
 from leadml_pipelines_tests.features.world import random_world
 from leadml_pipelines_tests.tables import empty_tables
 
@@ -37,21 +37,6 @@ def _clock(connection: psycopg.Connection[Any]) -> datetime:
     assert row is not None
     moment: datetime = row[0]
     return moment
-
-
-def _number() -> Catalogue:
-    from sqlframe.standalone import functions as F  # noqa: N812
-
-    feature = Feature("one", "integer", "", None, None, 0, "One.", "fit")
-    view = FeatureView(
-        "ones",
-        "agent",
-        "Ones.",
-        (feature,),
-        ("spine",),
-        lambda read: read["spine"].select("entity_id", "as_of", F.lit(1).alias("one")),
-    )
-    return Catalogue([view])
 
 
 def test_values_are_those_of_the_engine_as_of_the_moment_they_name(
@@ -83,7 +68,7 @@ def test_an_agent_exists_from_its_hiring_on_or_always_where_that_is_not_told(
             "INSERT INTO crm.agents (agent_id, hired_at) VALUES ('old', now() - interval '1 day'), "
             "('always', NULL), ('next week', now() + interval '7 days')"
         )
-    query = PresentQuery("agent", catalogue=_number())
+    query = PresentQuery("agent", catalogue=ones())
     found = list(query.rows(connection, ["old", "always", "next week", "nobody"]))
     assert sorted((row.entity_id, row.values) for row in found) == [("always", (1,)), ("old", (1,))]
 

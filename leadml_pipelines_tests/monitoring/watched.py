@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from leadml_pipelines.features.catalogue import catalogue
-from leadml_pipelines.features.snapshots import snapshot_id, write_snapshot
+from leadml_pipelines.features.snapshots.checks import snapshot_id
+from leadml_pipelines.features.snapshots.writing import write_snapshot
 from leadml_pipelines.learning.encoding import Column
 from leadml_pipelines.learning.registry.registry import ModelRecord, Registry
 from leadml_pipelines.learning.spine import CALENDAR

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import redis
 
+from leadml_pipelines.online.model_pointers import ModelPointers
 from leadml_pipelines.online.publish_models import is_in_step, publish_model, publish_roles
-from leadml_pipelines.online.store import OnlineStore
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ def messages(redis_url: str) -> Iterator[Any]:
         yield read
 
 
-def test_a_pointer_tells_role_and_share(store: OnlineStore) -> None:
-    assert publish_model(store, Record("churn", "churn_2"), "challenger", 0.1)
-    assert store.model_pointer("churn", "challenger") == {
+def test_a_pointer_tells_role_and_share(pointers: ModelPointers) -> None:
+    assert publish_model(pointers, Record("churn", "churn_2"), "challenger", 0.1)
+    assert pointers.get("churn", "challenger") == {
         "model_id": "churn_2",
         "artifact_uri": "file:///churn_2",
         "role": "challenger",
@@ -85,46 +85,48 @@ def test_a_pointer_tells_role_and_share(store: OnlineStore) -> None:
     }
 
 
-def test_both_roles_are_published_and_previous_is_not(store: OnlineStore) -> None:
-    published = publish_roles(store, Registry(CHAMPION, CHALLENGER, PREVIOUS))
+def test_both_roles_are_published_and_previous_is_not(pointers: ModelPointers) -> None:
+    published = publish_roles(pointers, Registry(CHAMPION, CHALLENGER, PREVIOUS))
     assert published == {"churn:champion": "churn_1", "churn:challenger": "churn_2"}
-    assert store.model_pointer("churn", "previous") is None
-    assert [*store.model_pointers("champion"), *store.model_pointers("challenger")] == [
+    assert pointers.get("churn", "previous") is None
+    assert [*pointers.of_role("champion"), *pointers.of_role("challenger")] == [
         "churn",
         "churn",
     ]
 
 
-def test_a_withdrawn_challenger_goes_and_is_announced(store: OnlineStore, messages: Any) -> None:
-    publish_roles(store, Registry(CHAMPION, CHALLENGER))
+def test_a_withdrawn_challenger_goes_and_is_announced(
+    pointers: ModelPointers, messages: Any
+) -> None:
+    publish_roles(pointers, Registry(CHAMPION, CHALLENGER))
     messages()
-    assert publish_roles(store, Registry(CHAMPION)) == {
+    assert publish_roles(pointers, Registry(CHAMPION)) == {
         "churn:champion": "churn_1",
         "churn:challenger": None,
     }
-    assert store.model_pointer("churn", "challenger") is None
-    assert store.model_pointers("challenger") == {}
+    assert pointers.get("churn", "challenger") is None
+    assert pointers.of_role("challenger") == {}
     assert messages() == [{"name": "churn", "role": "challenger", "model_id": None}]
 
 
-def test_what_is_published_already_disturbs_nobody(store: OnlineStore, messages: Any) -> None:
-    publish_roles(store, Registry(CHAMPION, CHALLENGER))
+def test_what_is_published_already_disturbs_nobody(pointers: ModelPointers, messages: Any) -> None:
+    publish_roles(pointers, Registry(CHAMPION, CHALLENGER))
     assert len(messages()) == 2
-    publish_roles(store, Registry(CHAMPION, CHALLENGER))
+    publish_roles(pointers, Registry(CHAMPION, CHALLENGER))
     assert messages() == []
 
 
-def test_only_the_named_models_are_touched(store: OnlineStore) -> None:
+def test_only_the_named_models_are_touched(pointers: ModelPointers) -> None:
     score = Held("lead_score", "challenger", "lead_score_2", 0.5)
-    publish_roles(store, Registry(CHAMPION, CHALLENGER, score))
-    publish_roles(store, Registry(CHAMPION), ["churn"])
-    assert list(store.model_pointers("challenger")) == ["lead_score"]
+    publish_roles(pointers, Registry(CHAMPION, CHALLENGER, score))
+    publish_roles(pointers, Registry(CHAMPION), ["churn"])
+    assert list(pointers.of_role("challenger")) == ["lead_score"]
 
 
-def test_a_champion_is_never_withdrawn(store: OnlineStore) -> None:
-    publish_roles(store, Registry(CHAMPION))
-    publish_roles(store, Registry())
-    assert store.model_pointer("churn", "champion") is not None
+def test_a_champion_is_never_withdrawn(pointers: ModelPointers) -> None:
+    publish_roles(pointers, Registry(CHAMPION))
+    publish_roles(pointers, Registry())
+    assert pointers.get("churn", "champion") is not None
 
 
 @pytest.mark.parametrize(
@@ -137,14 +139,14 @@ def test_a_champion_is_never_withdrawn(store: OnlineStore) -> None:
         ([CHAMPION, CHALLENGER, Held("lead_score", "champion", "lead_score_1")], False),
     ],
 )
-def test_a_difference_is_seen(store: OnlineStore, held: list[Held], in_step: bool) -> None:
-    publish_roles(store, Registry(CHAMPION, CHALLENGER))
-    assert is_in_step(store, _records(held)) is in_step
+def test_a_difference_is_seen(pointers: ModelPointers, held: list[Held], in_step: bool) -> None:
+    publish_roles(pointers, Registry(CHAMPION, CHALLENGER))
+    assert is_in_step(pointers, _records(held)) is in_step
 
 
-def test_an_emptied_redis_is_not_in_step(store: OnlineStore) -> None:
-    assert not is_in_step(store, _records([CHAMPION]))
-    assert is_in_step(store, [])
+def test_an_emptied_redis_is_not_in_step(pointers: ModelPointers) -> None:
+    assert not is_in_step(pointers, _records([CHAMPION]))
+    assert is_in_step(pointers, [])
 
 
 @pytest.mark.parametrize(
@@ -156,24 +158,24 @@ def test_an_emptied_redis_is_not_in_step(store: OnlineStore) -> None:
     ],
 )  # fmt: skip
 def test_what_somebody_else_put_there_is_seen_and_overwritten(
-    store: OnlineStore, redis_url: str, foreign: bytes
+    pointers: ModelPointers, redis_url: str, foreign: bytes
 ) -> None:
-    publish_roles(store, Registry(CHAMPION, Held("upsell", "champion", "upsell_1")))
+    publish_roles(pointers, Registry(CHAMPION, Held("upsell", "champion", "upsell_1")))
     with redis.Redis.from_url(redis_url) as client:
         client.set("leadml:model:churn:champion", foreign)
-    assert store.model_pointers("champion")["upsell"]["model_id"] == "upsell_1"
-    assert not is_in_step(store, _records([CHAMPION]), ["churn"])
-    publish_roles(store, Registry(CHAMPION), ["churn"])
-    assert is_in_step(store, _records([CHAMPION]), ["churn"])
+    assert pointers.of_role("champion")["upsell"]["model_id"] == "upsell_1"
+    assert not is_in_step(pointers, _records([CHAMPION]), ["churn"])
+    publish_roles(pointers, Registry(CHAMPION), ["churn"])
+    assert is_in_step(pointers, _records([CHAMPION]), ["churn"])
 
 
 def test_a_challenger_that_nobody_understands_is_withdrawn_too(
-    store: OnlineStore, redis_url: str
+    pointers: ModelPointers, redis_url: str
 ) -> None:
-    publish_roles(store, Registry(CHAMPION, CHALLENGER))
+    publish_roles(pointers, Registry(CHAMPION, CHALLENGER))
     with redis.Redis.from_url(redis_url) as client:
         client.set("leadml:model:churn:challenger", b"{")
-    assert not is_in_step(store, _records([CHAMPION]))
-    publish_roles(store, Registry(CHAMPION))
-    assert is_in_step(store, _records([CHAMPION]))
-    assert store.model_names("challenger") == []
+    assert not is_in_step(pointers, _records([CHAMPION]))
+    publish_roles(pointers, Registry(CHAMPION))
+    assert is_in_step(pointers, _records([CHAMPION]))
+    assert pointers.names("challenger") == []

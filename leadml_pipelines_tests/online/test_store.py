@@ -1,12 +1,10 @@
-"""The store against a real Redis: newer wins, lives, round trips, pointers."""
+"""The store against a real Redis: newer wins, lives, round trips, the pointer to the snapshot."""
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from datetime import timedelta
-from itertools import islice
 
 import numpy as np
 import pytest
@@ -282,44 +280,3 @@ def test_the_current_schema_lives_without_end_and_the_one_before_ends(
         expected = [current != schema for schema in (older, SCHEMA)]
         assert [raw.ttl(key) > SCHEMA_SECONDS - 60 for key in keys] == expected
         assert [raw.ttl(key) == -1 for key in keys] == [not ends for ends in expected]
-
-
-def test_model_pointer_is_read_back_and_announced(store: OnlineStore, raw: redis.Redis) -> None:
-    listener = raw.pubsub(ignore_subscribe_messages=True)
-    listener.subscribe("leadml:model")
-    listener.get_message(timeout=1)
-    store.set_model_pointer("churn", "champion", {"model_id": "churn_1"})
-    message = listener.get_message(timeout=2)
-    listener.close()
-    assert message is not None
-    assert json.loads(message["data"]) == {
-        "name": "churn",
-        "role": "champion",
-        "model_id": "churn_1",
-    }
-    assert store.model_pointer("churn", "champion") == {"model_id": "churn_1"}
-    assert store.model_pointer("churn", "challenger") is None
-
-
-def test_model_pointers_are_those_of_the_role(store: OnlineStore) -> None:
-    assert store.model_pointers("champion") == {}
-    store.set_model_pointer("churn", "champion", {"model_id": "1"})
-    store.set_model_pointer("churn", "challenger", {"model_id": "2"})
-    store.set_model_pointer("lead_score", "champion", {"model_id": "3"})
-    assert store.model_pointers("champion") == {
-        "churn": {"model_id": "1"},
-        "lead_score": {"model_id": "3"},
-    }
-
-
-def test_listener_is_told_of_a_change_and_of_silence(store: OnlineStore) -> None:
-    changes = store.model_changes(0.1)
-    assert list(islice(changes, 2)) == [True, False]
-    store.set_model_pointer("churn", "champion", {"model_id": "1"})
-    assert next(changes)
-    changes.close()  # type: ignore[attr-defined]
-
-
-def test_pointer_that_is_no_json_is_refused(store: OnlineStore) -> None:
-    with pytest.raises(ValueError, match="JSON compliant"):
-        store.set_model_pointer("churn", "champion", {"threshold": float("nan")})

@@ -19,6 +19,7 @@ import pytest
 import uvicorn
 from pydantic import SecretStr
 
+from leadml_pipelines.online.model_pointers import ModelPointers
 from leadml_pipelines.online.publish import publish_snapshot
 from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.serving.app import create_app
@@ -72,6 +73,7 @@ class World:
 
     Attributes:
         store: The online store.
+        models: The pointers in Redis.
         frame: The snapshot.
         more: The snapshot and one lead more, `only_offline`.
         pointers: The champions' pointers by model.
@@ -80,6 +82,7 @@ class World:
     """
 
     store: OnlineStore
+    models: ModelPointers
     frame: pd.DataFrame
     more: pd.DataFrame
     pointers: dict[str, dict[str, Any]]
@@ -103,7 +106,7 @@ class World:
     def promote(self, name: str, model_id: str, **options: Any) -> dict[str, Any]:
         """Make a new version and point to it."""
         pointer = make_model(self.artifacts, name, model_id, **options)
-        self.store.set_model_pointer(name, "champion", pointer)
+        self.models.set(name, "champion", pointer)
         return pointer
 
 
@@ -137,10 +140,8 @@ def _copied(pointer: Mapping[str, Any], artifacts: Path) -> dict[str, Any]:
 def _published(
     redis_url: str, postgres_url: str, home: Path, trained: Mapping[str, dict[str, Any]]
 ) -> Iterator[World]:
-    store = OnlineStore(redis_url)
     more = lead_frame([*IDS, "only_offline"])
     frame = more.head(len(IDS))
-    publish_snapshot(store, "lead", lead_features(), frame, utc_now())
     artifacts = home / "models"
     settings = Settings(
         home=home,
@@ -150,11 +151,11 @@ def _published(
         artifacts_url=artifacts.as_uri(),
     )
     pointers = {name: _copied(pointer, artifacts) for name, pointer in trained.items()}
-    world = World(store, frame, more, pointers, artifacts, settings)
-    for name, pointer in pointers.items():
-        store.set_model_pointer(name, "champion", pointer)
-    yield world
-    store.close()
+    with OnlineStore(redis_url) as store, ModelPointers(redis_url) as models:
+        publish_snapshot(store, "lead", lead_features(), frame, utc_now())
+        for name, pointer in pointers.items():
+            models.set(name, "champion", pointer)
+        yield World(store, models, frame, more, pointers, artifacts, settings)
 
 
 @pytest.fixture

@@ -23,12 +23,12 @@ def _challenge(world: World, model_id: str, share: Any, **options: Any) -> dict[
     """Publish a challenger of `conversion`."""
     made = make_model(world.artifacts, "conversion", model_id, **({"seed": 5} | options))
     pointer = made | {"traffic_share": share}
-    world.store.set_model_pointer("conversion", "challenger", pointer)
+    world.models.set("conversion", "challenger", pointer)
     return pointer
 
 
 def _share(world: World, pointer: dict[str, Any], share: Any) -> None:
-    world.store.set_model_pointer("conversion", "challenger", pointer | {"traffic_share": share})
+    world.models.set("conversion", "challenger", pointer | {"traffic_share": share})
 
 
 def _who(client: httpx.Client, ids: list[str]) -> dict[str, str]:
@@ -115,7 +115,7 @@ def test_a_withdrawn_challenger_answers_no_more(client: httpx.Client, world: Wor
         "traffic_share": 1.0,
         "error": None,
     }
-    world.store.delete_model_pointer("conversion", "challenger")
+    world.models.delete("conversion", "challenger")
     wait_for(lambda: not _challengers(_who(client, ids), "conversion_2"))
     assert client.get("/api/v1/ml/health").json()["models"]["conversion"]["challenger"] is None
     assert 'model_id="conversion_2"' not in client.get("/metrics").text
@@ -126,9 +126,9 @@ def test_a_challenger_that_is_promoted_answers_for_all(client: httpx.Client, wor
     ids = world.open_ids
     wait_for(lambda: _challengers(_who(client, ids), "conversion_2"))
     champion = pointer | {"traffic_share": 1.0}
-    world.store.set_model_pointer("conversion", "champion", champion)
+    world.models.set("conversion", "champion", champion)
     wait_for(lambda: set(_who(client, ids).values()) == {"conversion_2"})
-    world.store.delete_model_pointer("conversion", "challenger")
+    world.models.delete("conversion", "challenger")
     wait_for(lambda: 'model_id="conversion_1"' not in client.get("/metrics").text)
     assert set(_who(client, ids).values()) == {"conversion_2"}
     assert 'leadml_model_loaded{model="conversion",model_id="conversion_2"} 1.0' in (
@@ -157,7 +157,7 @@ def test_a_challenger_that_cannot_be_loaded_leaves_all_to_the_champion(
     wait_for(lambda: _challengers(_who(client, ids), "conversion_2"))
     bad = make_model(world.artifacts, "conversion", "conversion_3", seed=6)
     (world.artifacts / "conversion_3" / "model.ubj").write_bytes(b"no model")
-    world.store.set_model_pointer("conversion", "challenger", bad | {"traffic_share": 1.0})
+    world.models.set("conversion", "challenger", bad | {"traffic_share": 1.0})
     # Neither the new challenger nor the one before: nobody wants that one any more.
     wait_for(lambda: set(_who(client, ids).values()) == {"conversion_1"})
     health = client.get("/api/v1/ml/health").json()

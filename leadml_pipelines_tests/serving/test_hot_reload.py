@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from leadml_pipelines.learning.registry.signing import SigningKey
-from leadml_pipelines.online.store import OnlineStore
+from leadml_pipelines.online.model_pointers import ModelPointers
 from leadml_pipelines.serving import app, models
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.models import ModelShelf
@@ -73,7 +73,7 @@ def test_change_whose_message_was_lost_is_found(client: httpx.Client, world: Wor
 def test_rollback_answers_with_the_version_before(client: httpx.Client, world: World) -> None:
     world.promote("conversion", "conversion_2", population="is_open", seed=5)
     wait_for(lambda: _model(client)["model_id"] == "conversion_2")
-    world.store.set_model_pointer("conversion", "champion", world.pointers["conversion"])
+    world.models.set("conversion", "champion", world.pointers["conversion"])
     wait_for(lambda: _model(client)["model_id"] == "conversion_1")
 
 
@@ -131,7 +131,7 @@ def test_version_that_is_not_sound_is_refused_and_the_old_one_answers_on(
     entity_id = world.open_ids[0]
     before = _probability(client, entity_id)
     bad = make(world.artifacts)
-    world.store.set_model_pointer("conversion", "champion", bad)
+    world.models.set("conversion", "champion", bad)
     state = wait_for(lambda: s if (s := _model(client))["error"] else None)
     assert reason in state["error"]
     assert (state["model_id"], state["loaded"]) == ("conversion_1", True)
@@ -147,7 +147,7 @@ def test_repaired_artifact_is_taken_at_last(client: httpx.Client, world: World) 
     file = world.artifacts / "conversion_2" / "model.ubj"
     good = file.read_bytes()
     file.write_bytes(b"")
-    world.store.set_model_pointer("conversion", "champion", pointer)
+    world.models.set("conversion", "champion", pointer)
     wait_for(lambda: _model(client)["error"])
     file.write_bytes(good)
     wait_for(lambda: _model(client)["error"] is None)
@@ -232,7 +232,7 @@ def test_a_rollback_needs_no_files(client: httpx.Client, world: World) -> None:
     world.promote("conversion", "conversion_2", population="is_open", seed=5)
     wait_for(lambda: _model(client)["model_id"] == "conversion_2")
     (world.artifacts / "conversion_1").rename(world.artifacts / "elsewhere")
-    world.store.set_model_pointer("conversion", "champion", world.pointers["conversion"])
+    world.models.set("conversion", "champion", world.pointers["conversion"])
     wait_for(lambda: _model(client)["model_id"] == "conversion_1", 10)
     assert _model(client)["error"] is None
 
@@ -243,11 +243,11 @@ def test_a_pointer_out_of_the_folder_of_all_artifacts_is_never_followed(
     # Sound and signed, but not where this app may read.
     foreign = make_model(tmp_path / "foreign", "conversion", "conversion_2", seed=5)
     for uri in (foreign["artifact_uri"], "http://127.0.0.1:1/conversion_2"):
-        world.store.set_model_pointer("conversion", "champion", {**foreign, "artifact_uri": uri})
+        world.models.set("conversion", "champion", {**foreign, "artifact_uri": uri})
         wait_for(lambda: uri.rpartition("/")[0] in (_model(client)["error"] or ""), 10)  # noqa: B023
         assert "LEADML_ARTIFACTS_URL" in _model(client)["error"]
     same = {**world.pointers["conversion"], "artifact_uri": f"{tmp_path.as_uri()}/conversion_1"}
-    world.store.set_model_pointer("conversion", "champion", same)
+    world.models.set("conversion", "champion", same)
     wait_for(lambda: str(tmp_path.as_uri()) in (_model(client)["error"] or ""), 10)
     assert _model(client)["model_id"] == "conversion_1"
 
@@ -262,15 +262,13 @@ def test_only_a_folder_right_below_all_artifacts_is_one_of_ours(tmp_path: Path, 
 @pytest.fixture
 def shelf_of_the_registry(world: World) -> Iterator[Callable[..., ModelShelf]]:
     """A shelf without Redis: all it knows, it has from the registry."""
-    store = OnlineStore(NO_REDIS.get_secret_value())
-    with ExitStack() as at_end:
-        at_end.callback(store.close)
+    with ModelPointers(NO_REDIS.get_secret_value()) as pointers, ExitStack() as at_end:
 
         def start(
             fallback: Callable[[], Any], then: Callable[[], None] = lambda: None
         ) -> ModelShelf:
             shelf = ModelShelf(
-                store, fallback, SigningKey(KEY), world.artifacts, Metrics(), then, 0.05
+                pointers, fallback, SigningKey(KEY), world.artifacts, Metrics(), then, 0.05
             )
             at_end.callback(shelf.stop)
             shelf.start()
@@ -331,12 +329,12 @@ def test_a_frozen_postgresql_is_not_waited_for(world: World) -> None:
         world.store._redis.flushdb()
         fallback = app._registered(world.settings, url)
         shelf = ModelShelf(
-            world.store, fallback, SigningKey(KEY), world.artifacts, Metrics(), poll_seconds=0.05
+            world.models, fallback, SigningKey(KEY), world.artifacts, Metrics(), poll_seconds=0.05
         )
         shelf.start()
         try:
             assert shelf.looked.wait(20)
-            world.store.set_model_pointer("churn", "champion", world.pointers["churn"])
+            world.models.set("churn", "champion", world.pointers["churn"])
             wait_for(lambda: "churn" in shelf.states, 20)
         finally:
             ended = threading.Thread(target=shelf.stop, daemon=True)

@@ -11,7 +11,9 @@ import psycopg
 import pytest
 
 from leadml_pipelines.features.catalogue import catalogue
-from leadml_pipelines.features.snapshots import check_snapshot, read_latest, write_view_snapshot
+from leadml_pipelines.features.snapshots.checks import check_snapshot
+from leadml_pipelines.features.snapshots.reading import read_latest
+from leadml_pipelines.features.snapshots.writing import write_view_snapshot
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.serving import connections, lookup
 from leadml_pipelines.serving.connections import PostgresUnavailableError

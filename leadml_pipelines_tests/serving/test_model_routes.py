@@ -18,6 +18,7 @@ from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import utc_now
 from leadml_pipelines_tests.serving.artifacts import make_model
 from leadml_pipelines_tests.serving.conftest import NO_POSTGRES, NO_REDIS, World, wait_for
+from leadml_pipelines_tests.tables import empty_registry
 
 CARD = "# conversion\n\n![curves](curves.png)\n"
 BOUND_SECONDS = 20
@@ -28,9 +29,7 @@ BOUND_SECONDS = 20
 def registry(world: World) -> Registry:
     """An empty registry."""
     with connect(world.settings.require_postgres()) as connection:
-        connection.execute(
-            "TRUNCATE leadml.models, leadml.model_aliases, leadml.model_alias_changes"
-        )
+        empty_registry(connection)
     return Registry.of(world.settings)
 
 
@@ -196,10 +195,10 @@ def test_a_rollback_is_answered_by_the_running_app(
     for model_id in ("conversion_a", "conversion_bb"):
         add(model_id)
         registry.promote(model_id, by="anna")
-        publish_roles(world.store, registry)
+        publish_roles(world.models, registry)
         wait_for(lambda wanted=model_id: answering() == wanted)
     registry.rollback("conversion", by="anna")
-    publish_roles(world.store, registry, ["conversion"])
+    publish_roles(world.models, registry, ["conversion"])
     wait_for(lambda: answering() == "conversion_a", BOUND_SECONDS)
 
 
@@ -247,6 +246,6 @@ def test_the_sensor_finds_published_models_in_step(
 ) -> None:
     add("conversion_a")
     registry.promote("conversion_a", by="anna")
-    publish_roles(world.store, registry)
+    publish_roles(world.models, registry)
     held, records = registry.overview()
-    assert is_in_step(world.store, [(one, records[one.model_id]) for one in held])
+    assert is_in_step(world.models, [(one, records[one.model_id]) for one in held])

@@ -29,9 +29,9 @@ from leadml_pipelines.serving import prediction_log
 from leadml_pipelines.serving.answered import Answered
 from leadml_pipelines.serving.assignment import Lot, Part
 from leadml_pipelines.serving.connections import StatementFailedError
+from leadml_pipelines.serving.found import Found
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.prediction_log import PredictionLog, documents
-from leadml_pipelines.serving.reader import Found
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import utc_now
 from leadml_pipelines_tests.serving.conftest import (

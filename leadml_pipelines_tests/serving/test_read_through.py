@@ -18,17 +18,19 @@ from pydantic import SecretStr
 
 from leadml_pipelines.features.catalogue import Catalogue, UnknownFeatureError, catalogue
 from leadml_pipelines.features.functions import Count, function_view
-from leadml_pipelines.features.snapshots import check_snapshot, write_view_snapshot
-from leadml_pipelines.features.view import Feature, FeatureView
+from leadml_pipelines.features.postgres_engine import PresentQuery
+from leadml_pipelines.features.snapshots.checks import check_snapshot
+from leadml_pipelines.features.snapshots.writing import write_view_snapshot
 from leadml_pipelines.online.keys import EntityIdError
 from leadml_pipelines.online.publish import publish_snapshot
 from leadml_pipelines.postgres import connect
-from leadml_pipelines.serving import reader
+from leadml_pipelines.serving import read_through
 from leadml_pipelines.serving.errors import ApiError
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.online_features import Entity, OnlineFeatures
 from leadml_pipelines.settings import Settings
 from leadml_pipelines.times import to_micros, utc_now
+from leadml_pipelines_tests.features.ones import ones
 from leadml_pipelines_tests.online.frames import expected, lead_features, lead_frame
 from leadml_pipelines_tests.serving.conftest import NOBODY_LISTENS, wait_for
 from leadml_pipelines_tests.serving.offline import load_leads, row_of
@@ -36,6 +38,13 @@ from leadml_pipelines_tests.serving.offline import load_leads, row_of
 IDS = [f"lead_{i}" for i in range(40)]
 
 Opened = Callable[..., OnlineFeatures]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    """Views are compiled once in a process, which takes a busy machine longer than a read may."""
+    for entity_type in catalogue().entities:
+        PresentQuery(entity_type, "crm")
 
 
 @pytest.fixture
@@ -57,22 +66,6 @@ def opened(online_settings: Settings) -> Iterator[Opened]:
             return stack.enter_context(OnlineFeatures(settings, metrics, views=views))
 
         yield open_
-
-
-def _ones() -> Catalogue:
-    """A feature of agents that needs nothing but the agent."""
-    from sqlframe.standalone import functions as F  # noqa: N812
-
-    feature = Feature("one", "integer", "", None, None, 0, "One.", "fit")
-    view = FeatureView(
-        "ones",
-        "agent",
-        "Ones.",
-        (feature,),
-        ("spine",),
-        lambda read: read["spine"].select("entity_id", "as_of", F.lit(1).alias("one")),
-    )
-    return Catalogue([view])
 
 
 def _sample(metrics: Metrics, name: str, **labels: str) -> float:
@@ -121,9 +114,9 @@ def test_a_read_that_takes_too_long_ends_and_the_next_one_goes_on_from_there(
     opened: Opened, slow_agents: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No single statement is too slow; all of them together are."""
-    monkeypatch.setattr(reader, "COMPUTING_SECONDS", 0.4)
-    monkeypatch.setattr(reader, "TOGETHER", 10)
-    online = opened(views=_ones(), crm_schema=slow_agents)
+    monkeypatch.setattr(read_through, "COMPUTING_SECONDS", 0.4)
+    monkeypatch.setattr(read_through, "TOGETHER", 10)
+    online = opened(views=ones(), crm_schema=slow_agents)
     ids = [f"agent_{at}" for at in range(40)]
     reasons = []
 
@@ -237,9 +230,9 @@ def test_many_askers_of_a_missing_lead_wait_for_one_computation(
         statements.extend(ids)
         return original(entity_type, ids, *rest)
 
-    online.reader._present = counted  # type: ignore[assignment]
+    online.reader._read_through._present = counted  # type: ignore[assignment]
     counted.features = online.present.features  # type: ignore[attr-defined]
-    waiting = online.reader._flights._under_way
+    waiting = online.reader._read_through._flights._under_way
     with connect(postgres_url) as connection, ThreadPoolExecutor(12) as pool:
         connection.execute("LOCK TABLE crm.leads IN ACCESS EXCLUSIVE MODE")
         asked = [pool.submit(online.get, "lead", ["lead_5"]) for _ in range(12)]
@@ -271,7 +264,7 @@ def test_who_saw_an_invalidation_does_not_take_a_computation_from_before_it(
             assert go.wait(10)
         return rows
 
-    online.reader._present = slow_answer  # type: ignore[assignment]
+    online.reader._read_through._present = slow_answer  # type: ignore[assignment]
     slow_answer.features = online.present.features  # type: ignore[attr-defined]
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(online.get, "lead", ["lead_6"], ["event_count_total"])
@@ -279,7 +272,7 @@ def test_who_saw_an_invalidation_does_not_take_a_computation_from_before_it(
         (receipt,) = online.post([_view("late", "lead_6")])
         assert receipt.invalidated
         second = pool.submit(online.get, "lead", ["lead_6"], ["event_count_total"])
-        flight = online.reader._flights._under_way["lead", "lead_6"]
+        flight = online.reader._read_through._flights._under_way["lead", "lead_6"]
         wait_for(lambda: flight.done._cond._waiters)  # type: ignore[attr-defined]
         go.set()
         before, after = (future.result()[0].features for future in (first, second))

@@ -16,12 +16,13 @@ from psycopg import sql
 from leadml_pipelines.features.view import FeatureView
 
 SCHEMA = "leadml"
-_TYPES = {
+COLUMN_TYPES = {
     "double": "double precision",
     "integer": "bigint",
     "boolean": "boolean",
     "category": "text",
 }
+"""PostgreSQL's type for each type of a feature."""
 
 
 class FeatureTypeChangedError(RuntimeError):
@@ -87,7 +88,7 @@ def ensure_table(connection: psycopg.Connection[Any], view: FeatureView, day: da
     )
     there = existing_columns(connection, view)
     for feature in view.features:
-        type_ = _TYPES[feature.type]
+        type_ = COLUMN_TYPES[feature.type]
         if feature.name not in there:
             connection.execute(
                 sql.SQL("ALTER TABLE {} ADD COLUMN {} {}").format(
