@@ -16,20 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leadml_pipelines.learning.model import load_model
-from leadml_pipelines.learning.registry.artifact_stores import (
-    ArtifactStore,
-    ArtifactStoreError,
-    FsspecStore,
-    LocalStore,
-    open_store,
-)
+from leadml_pipelines.learning.registry.artifact_stores import open_store
 from leadml_pipelines.learning.registry.artifacts import (
     IntegrityError,
     load_artifact,
     resign_artifact,
     write_artifact,
 )
+from leadml_pipelines.learning.registry.fsspec_store import FsspecStore
+from leadml_pipelines.learning.registry.local_store import LocalStore
 from leadml_pipelines.learning.registry.signing import sign
+from leadml_pipelines.learning.registry.store_contract import ArtifactStore, ArtifactStoreError
 
 KEY = b"the signing key of the tests"
 FILES = {"model.ubj": b"trees", "rest.joblib": b"the rest", "card.md": "# Karte ä\n".encode()}
@@ -51,10 +48,15 @@ def put(store: ArtifactStore, name: str, content: bytes) -> None:
     store.replace("churn_1", name, content)
 
 
+def content_of(store: ArtifactStore, name: str) -> bytes:
+    """A file of the folder, unverified."""
+    return store.read("churn_1", {name: store.sizes("churn_1")[name]})[name]
+
+
 def signed_manifest(store: ArtifactStore, change: Any) -> str:
     """A folder whose manifest was changed by somebody who has the key; its address."""
     written = write_artifact(store, "churn_1", FILES, FACTS, KEY)
-    manifest = json.loads(store.read("churn_1", ["manifest.json"])["manifest.json"])
+    manifest = json.loads(content_of(store, "manifest.json"))
     change(manifest)
     document = json.dumps(manifest).encode()
     put(store, "manifest.json", document)
@@ -83,7 +85,7 @@ def test_any_changed_byte_of_any_file_is_refused(store: ArtifactStore, data: st.
     store.delete("churn_1")
     written = write_artifact(store, "churn_1", FILES, FACTS, KEY)
     name = data.draw(st.sampled_from([*FILES, "manifest.json", "manifest.sig"]))
-    content = bytearray(store.read("churn_1", [name])[name])
+    content = bytearray(content_of(store, name))
     kind = data.draw(st.sampled_from(["flip", "cut", "add"]))
     if kind == "flip":
         at = data.draw(st.integers(0, len(content) - 1))
@@ -184,22 +186,25 @@ def test_a_pickle_that_was_put_in_place_of_the_rest_leaves_no_trace(
 
 def test_an_interrupted_writer_leaves_no_folder(store: ArtifactStore) -> None:
     class Interrupting(dict[str, bytes]):
-        def items(self) -> Any:
-            yield "model.ubj", b"trees"
+        def __iter__(self) -> Iterator[str]:
+            yield "model.ubj"
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.write("churn_1", Interrupting())
+        store.write("churn_1", Interrupting({"model.ubj": b"trees"}))
     assert not store.exists("churn_1")
     write_artifact(store, "churn_1", FILES, FACTS, KEY)
 
 
-def test_a_folder_without_a_signature_does_not_exist_on_an_object_store() -> None:
+def test_what_an_ended_writer_left_on_an_object_store_is_no_model_and_is_not_written_over() -> None:
     store = FsspecStore("memory://half/models")
-    MemoryFileSystem().pipe_file("/half/models/churn_1/left_over.ubj", b"x")
-    assert not store.exists("churn_1")
-    written = write_artifact(store, "churn_1", FILES, FACTS, KEY)
-    assert load_artifact(written.uri, KEY).files == FILES
+    MemoryFileSystem().pipe_file("/half/models/churn_1/model.ubj", b"x")
+    with pytest.raises(IntegrityError, match=r"manifest\.json is missing"):
+        load_artifact("memory://half/models/churn_1", KEY)
+    with pytest.raises(FileExistsError):
+        write_artifact(store, "churn_1", FILES, FACTS, KEY)
+    assert content_of(store, "model.ubj") == b"x"
+    assert [folder[:3] for folder in store.folders()] == [("churn_1", 1, False)]
     MemoryFileSystem().rm("/half", recursive=True)
 
 

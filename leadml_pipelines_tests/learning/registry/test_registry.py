@@ -212,9 +212,7 @@ def test_with_the_store_away_no_alias_changes_and_that_is_said(
         connection.execute(
             "UPDATE leadml.models SET artifact_uri = 'ftp://127.0.0.1:1/models/' || model_id"
         )
-    why = (
-        r"can't be verified, because the store .* \(ConnectionRefusedError\); no alias was changed"
-    )
+    why = r"can't be verified, because the store .* \(.*ConnectionRefusedError.*\); no alias was changed"
     with pytest.raises(RegistryError, match=f"{first} {why}"):
         registry.rollback("toy", by="ben")
     with pytest.raises(RegistryError, match=why):
