@@ -148,8 +148,8 @@ def _answer(url: str, question: Callable[[], T], seconds: float, given_up: threa
         else:
             future.set_result(answer)
 
-    threading.Thread(target=ask, name="artifact-store", daemon=True).start()
     try:
+        threading.Thread(target=ask, name="artifact-store", daemon=True).start()
         wait([future], seconds)
     except BaseException:  # a person or Dagster ends this; the writer removes what it wrote
         given_up.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import resource
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leadml_pipelines.learning.model import load_model
+from leadml_pipelines.learning.registry import artifacts
 from leadml_pipelines.learning.registry.artifact_stores import open_store
 from leadml_pipelines.learning.registry.artifacts import (
     IntegrityError,
+    OversizedError,
     load_artifact,
     resign_artifact,
     write_artifact,
@@ -206,6 +209,85 @@ def test_what_an_ended_writer_left_on_an_object_store_is_no_model_and_is_not_wri
     assert content_of(store, "model.ubj") == b"x"
     assert [folder[:3] for folder in store.folders()] == [("churn_1", 1, False)]
     MemoryFileSystem().rm("/half", recursive=True)
+
+
+def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    written = write_artifact(LocalStore(tmp_path), "churn_1", FILES, FACTS, KEY)
+    for name, most in (("model.ubj", "512.0 MiB"), ("manifest.json", "16.0 MiB")):
+        content = (tmp_path / "churn_1" / name).read_bytes()
+        os.truncate(tmp_path / "churn_1" / name, 10 * 2**30)  # ten GiB that take no room
+        taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(IntegrityError, match=rf"{name}.* take 10,240\.0 MiB, .* than {most}"):
+            load_artifact(written.uri, KEY, written.manifest_sha256)
+        # In KiB; what the refusal took in memory is nothing beside the file.
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - taken < 2**16
+        (tmp_path / "churn_1" / name).write_bytes(content)
+    assert load_artifact(written.uri, KEY).files == FILES
+
+
+def test_many_files_that_are_huge_together_are_refused(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = write_artifact(store, "churn_1", FILES, FACTS, KEY)
+    size = sum(map(len, FILES.values()))
+    monkeypatch.setattr(artifacts, "MOST_BYTES", size)
+    assert load_artifact(written.uri, KEY).files == FILES
+    monkeypatch.setattr(artifacts, "MOST_BYTES", size - 1)
+    with pytest.raises(IntegrityError, match="no such model was registered"):
+        load_artifact(written.uri, KEY)
+
+
+def test_of_a_file_that_grows_while_it_is_read_no_more_is_read(store: ArtifactStore) -> None:
+    write_artifact(store, "churn_1", FILES, FACTS, KEY)
+    sizes = store.sizes("churn_1")
+    put(store, "model.ubj", b"trees and many more bytes")
+    assert store.read("churn_1", {"model.ubj": sizes["model.ubj"]}) == {"model.ubj": b"trees"}
+
+
+def test_an_empty_file_is_a_file(store: ArtifactStore) -> None:
+    written = write_artifact(store, "churn_1", {"empty": b"", "model.ubj": b"trees"}, FACTS, KEY)
+    assert load_artifact(written.uri, KEY).files == {"empty": b"", "model.ubj": b"trees"}
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    written = write_artifact(LocalStore(tmp_path), "churn_1", FILES, FACTS, KEY)
+    (tmp_path / "churn_1" / "model.ubj").unlink()
+    os.mkfifo(tmp_path / "churn_1" / "model.ubj")
+    with pytest.raises(IntegrityError, match=r"model\.ubj is missing"):
+        load_artifact(written.uri, KEY)
+
+
+@pytest.mark.parametrize(
+    ("limit", "files"),
+    [("MOST_BYTES", {"model.ubj": bytes(4096)}), ("MOST_MANIFEST_BYTES", {"model.ubj": b""})],
+)
+def test_what_nobody_could_load_is_not_written(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, limit: str, files: dict[str, bytes]
+) -> None:
+    monkeypatch.setattr(artifacts, limit, 64)
+    with pytest.raises(OversizedError, match="train with fewer or smaller trees"):
+        write_artifact(store, "churn_1", files, FACTS, KEY)
+    assert not store.exists("churn_1")
+
+
+def test_a_deleted_folder_is_gone_and_deleting_it_again_is_nothing(store: ArtifactStore) -> None:
+    write_artifact(store, "churn_1", FILES, FACTS, KEY)
+    write_artifact(store, "churn_2", FILES, FACTS, KEY)
+    (first, second) = store.folders()
+    assert first.size == sum(store.sizes("churn_1").values())
+    assert (first.whole, second.name) == (True, "churn_2")
+    for _ in range(2):
+        store.delete("churn_1")
+        assert [folder.name for folder in store.folders()] == ["churn_2"]
+    assert store.sizes("churn_1") == {}
+
+
+def test_what_was_signed_with_the_newer_key_before_is_left(store: ArtifactStore) -> None:
+    written = write_artifact(store, "churn_1", FILES, FACTS, KEY)
+    new = b"the newer key of the tests"
+    assert resign_artifact(written.uri, KEY, new)
+    assert not resign_artifact(written.uri, KEY, new)
+    assert load_artifact(written.uri, new).files == FILES
 
 
 def test_signing_again_changes_the_signature_alone(store: ArtifactStore) -> None:
