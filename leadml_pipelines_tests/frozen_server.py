@@ -8,7 +8,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def frozen_server() -> Iterator[int]:
-    """Its port on loopback, until the end of the block."""
-    with socket.create_server(("127.0.0.1", 0)) as frozen:
+def frozen_server(port: int = 0) -> Iterator[int]:
+    """Its port on loopback, until the end of the block.
+
+    Args:
+        port: The port, of a server that ended; 0: a free one.
+    """
+    with socket.create_server(("127.0.0.1", port)) as frozen:
         yield frozen.getsockname()[1]

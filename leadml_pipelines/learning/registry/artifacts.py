@@ -180,7 +180,7 @@ def _verified(uri: str, key: bytes | None, manifest_sha256: str | None) -> tuple
     signed = _read(store, model_id, [MANIFEST_FILE, SIGNATURE_FILE], sizes, MOST_MANIFEST_BYTES)
     document = signed[MANIFEST_FILE]
     where = f"{uri}/{MANIFEST_FILE}"
-    if not is_signed(key, document, signed[SIGNATURE_FILE].decode("ascii", "replace").strip()):
+    if not is_signed(key, document, signed[SIGNATURE_FILE].strip().decode("ascii", "replace")):
         raise IntegrityError(
             f"{where} is not signed with this signing key: it was changed, or signed with another "
             "key; restore it, or set the LEADML_SIGNING_KEY that signed it, or after a change of "

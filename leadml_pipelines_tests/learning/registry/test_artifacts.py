@@ -43,7 +43,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactSt
         return
     root = f"memory://{secrets.token_hex(4)}/models"
     yield open_store(root)
-    MemoryFileSystem().rm(root, recursive=True)
+    if MemoryFileSystem().exists(root):
+        MemoryFileSystem().rm(root, recursive=True)
 
 
 def put(store: ArtifactStore, name: str, content: bytes) -> None:
@@ -80,6 +81,16 @@ def test_files_are_never_overwritten(store: ArtifactStore) -> None:
     with pytest.raises(FileExistsError, match="never change"):
         write_artifact(store, "churn_1", {"model.ubj": b"other"}, FACTS, KEY)
     assert load_artifact(written.uri, KEY).files == FILES
+
+
+def test_nothing_but_white_space_may_follow_a_signature(store: ArtifactStore) -> None:
+    written = write_artifact(store, "churn_1", FILES, FACTS, KEY)
+    signature = content_of(store, "manifest.sig")
+    put(store, "manifest.sig", signature + b"\n")
+    assert load_artifact(written.uri, KEY).files == FILES
+    put(store, "manifest.sig", signature + b"\x1c")
+    with pytest.raises(IntegrityError, match="not signed with this signing key"):
+        load_artifact(written.uri, KEY)
 
 
 @given(data=st.data())
