@@ -178,12 +178,6 @@ class FsspecStore:
             yield
         except (ArtifactStoreError, FileExistsError):
             raise
-        except FileNotFoundError as error:
-            bucket = self._url.split("://", 1)[1].partition("/")[0]
-            raise ArtifactStoreError(
-                f"there is no {bucket} at {self._url}; make that bucket, or mend "
-                "LEADML_ARTIFACTS_URL"
-            ) from error
         except PermissionError as error:
             raise ArtifactStoreError(
                 f"{self._url} refused the credentials of this process, or they may not do this "
@@ -191,6 +185,12 @@ class FsspecStore:
                 "and AWS_SECRET_ACCESS_KEY, and see that they may list, read, write and delete"
             ) from error
         except Exception as error:
+            if isinstance(error, FileNotFoundError) and self._is_object_store:
+                bucket = self._url.split("://", 1)[1].partition("/")[0]
+                raise ArtifactStoreError(
+                    f"there is no bucket {bucket} for {self._url}; make it, or mend "
+                    "LEADML_ARTIFACTS_URL"
+                ) from error
             raise ArtifactStoreError(
                 f"{self._url} did not answer as it should ({type(error).__name__}); check that "
                 "the store is up and that this process has credentials for it"

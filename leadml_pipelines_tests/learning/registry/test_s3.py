@@ -190,7 +190,7 @@ def test_a_bucket_that_is_not_there_is_named_and_not_made(root: str) -> None:
         store.folders,
     )
     for ask in asked:
-        with pytest.raises(ArtifactStoreError, match=r"no misspelt-bucket at .* make that bucket"):
+        with pytest.raises(ArtifactStoreError, match=r"no bucket misspelt-bucket for .* make it"):
             ask()
     assert [bucket.strip("/") for bucket in S3FileSystem().ls("")] == [BUCKET]
 
