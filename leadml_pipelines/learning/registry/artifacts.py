@@ -27,7 +27,7 @@ SIGNATURE_FILE = LAST_FILE
 
 MOST_BYTES = 2**29
 """Of a model's files together (512 MiB): they are read into the memory of the app, which serves the
-last good model from it meanwhile. Models of some hundred trees take a few MiB."""
+last good model from it meanwhile. 600 trees of depth 8 over 48 features take 7 MiB."""
 MOST_MANIFEST_BYTES = 2**24
 """Of the manifest (16 MiB), which is read before anybody knows who wrote it."""
 

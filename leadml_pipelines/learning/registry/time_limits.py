@@ -20,7 +20,7 @@ from leadml_pipelines.learning.registry.store_contract import (
 )
 
 ANSWER_SECONDS = 30.0
-"""How long an answer may take. By itself botocore waits for a minute, and tries again four times."""
+"""How long an answer may take. By itself botocore waits a minute, and tries again four times."""
 SLOWEST_BYTES_PER_SECOND = 2**20
 """What is read or written may take that much longer: a slow line, but no broken one."""
 MOST_UNANSWERED = 4

@@ -7,6 +7,8 @@ import os
 import pickle
 import resource
 import secrets
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -327,6 +329,18 @@ def test_an_address_with_credentials_is_refused_and_not_shown(url: str) -> None:
 def test_an_address_that_nobody_can_open_names_the_way_out() -> None:
     with pytest.raises(ArtifactStoreError, match=r"nosuch://.*mend LEADML_ARTIFACTS_URL"):
         open_store("nosuch://bucket/models")
+
+
+def test_without_the_package_for_s3_the_extra_is_named() -> None:
+    code = (
+        "import sys; sys.modules['s3fs'] = None\n"
+        "from leadml_pipelines.learning.registry.artifact_stores import open_store\n"
+        "try: open_store('s3://bucket/models')\n"
+        "except OSError as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ArtifactStoreError s3://bucket/models can't be opened")
+    assert 'pip install "leadml[s3]"' in done.stdout
 
 
 def test_a_path_and_its_address_are_one_store(tmp_path: Path) -> None:
