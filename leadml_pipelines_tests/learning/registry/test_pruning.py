@@ -86,7 +86,8 @@ def test_what_an_alias_points_to_is_kept_however_old(registry: Registry, stored:
     for model_id in (first, second, third):
         registry.promote(model_id, by="anna")
     registry.challenge(fourth, 0.1, by="anna")
-    assert deleted(registry) == [first]
+    would_be = registry.prune(ALL_OLD, now=LATER, dry_run=True).deleted
+    assert [one.name for one in would_be] == [first] == deleted(registry)
     for model_id in (second, third, fourth, fifth):
         assert registry.load(model_id).model_id == model_id
     assert registry.rollback("toy", by="anna").model_id == second
@@ -133,6 +134,20 @@ def test_what_answered_is_kept_that_long_though_no_prediction_was_logged(
     retention = Retention(days=1, newest=1)
     assert deleted(registry, retention, replaced + horizon - timedelta(minutes=1)) == []
     assert deleted(registry, retention, replaced + horizon + timedelta(minutes=1)) == ids[:2]
+
+
+def test_a_challenger_is_kept_that_long_after_its_challenge_ended(
+    registry: Registry, stored: Stored
+) -> None:
+    first, challenger, _ = (stored().model_id for _ in range(3))
+    registry.promote(first, by="anna")
+    registry.challenge(challenger, 0.1, by="anna")
+    begun = registry.changes("toy", challenger)[0].changed_at
+    registry.end_challenge("toy", by="anna")
+    ended = registry.changes("toy", challenger)[0].changed_at
+    horizon = registry.get(challenger).horizon
+    assert deleted(registry, now=begun + horizon + (ended - begun) / 2) == []
+    assert deleted(registry, now=ended + horizon + timedelta(minutes=1)) == [challenger]
 
 
 def test_only_models_of_one_name_are_deleted(

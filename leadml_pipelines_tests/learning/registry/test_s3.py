@@ -20,6 +20,7 @@ from leadml_pipelines.learning.registry.artifacts import (
     resign_artifact,
     write_artifact,
 )
+from leadml_pipelines.learning.registry.fsspec_store import FsspecStore
 from leadml_pipelines.learning.registry.registry import Registry, RegistryError
 from leadml_pipelines.learning.registry.signing import SigningKey
 from leadml_pipelines.learning.registry.store_contract import ArtifactStore, ArtifactStoreError
@@ -165,20 +166,36 @@ def test_of_many_who_write_one_folder_at_once_at_most_one_does_and_the_folder_is
 
 
 def test_a_writer_who_comes_second_spoils_nothing_of_the_first(root: str) -> None:
-    first, second = open_store(root), open_store(root)
+    class Late(FsspecStore):
+        """Looked before the first one wrote."""
+
+        def exists(self, folder: str) -> bool:
+            return False
+
+    first, second = open_store(root), Late(root)
 
     class Meanwhile(dict[str, bytes]):
         """The second writer comes when the first has written a file."""
 
         def __iter__(self) -> Iterator[str]:
-            for name in super().__iter__():
-                yield name
-                with pytest.raises(FileExistsError):
-                    second.write("churn_1", {"model.ubj": b"other", "manifest.sig": b"other"})
+            yield "model.ubj"
+            with pytest.raises(FileExistsError):
+                second.write("churn_1", {"other.ubj": b"other", "model.ubj": b"other"})
+            yield "manifest.sig"
 
-    first.write("churn_1", Meanwhile({"model.ubj": b"trees", "manifest.sig": b"signed"}))
-    sizes = first.sizes("churn_1")
-    assert first.read("churn_1", sizes) == {"model.ubj": b"trees", "manifest.sig": b"signed"}
+    files = {"model.ubj": b"trees", "manifest.sig": b"signed"}
+    first.write("churn_1", Meanwhile(files))
+    assert first.read("churn_1", first.sizes("churn_1")) == files
+
+
+def test_no_bucket_is_ever_asked_to_be_made(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object, **options: object) -> None:
+        raise AssertionError("this makes a bucket, be its name mistyped")
+
+    monkeypatch.setattr(S3FileSystem, "makedirs", refuse)
+    write_artifact(store, "churn_1", FILES, FACTS, KEY)
 
 
 def test_a_bucket_that_is_not_there_is_named_and_not_made(root: str) -> None:
