@@ -16,6 +16,7 @@ from leadml_pipelines.assets import (
     sources,
 )
 from leadml_pipelines.automation.jobs import JOBS
+from leadml_pipelines.automation.model_retention import model_retention
 from leadml_pipelines.automation.retraining import drift_retraining_sensor
 from leadml_pipelines.automation.schedules import SCHEDULES
 from leadml_pipelines.automation.sensors import SENSORS
@@ -28,7 +29,7 @@ ASSETS = dg.load_assets_from_modules(
 defs = dg.Definitions(
     assets=ASSETS,
     asset_checks=[audit.no_skew],
-    jobs=JOBS,
+    jobs=[*JOBS, model_retention],
     schedules=SCHEDULES,
     sensors=[*SENSORS, drift_retraining_sensor],
     resources=connections(),

@@ -120,6 +120,15 @@ class Settings(BaseSettings):
         description="whether the nightly training promotes a candidate that passed its gate; "
         "if not, a person does with `leadml models promote`",
     )
+    model_retention_days: int = Field(
+        90,
+        ge=0,
+        description="days that the files of models are kept which neither answer nor answered "
+        "lately; 0: for ever",
+    )
+    model_retention_newest: int = Field(
+        5, ge=1, description="newest models of each name whose files are kept, however old"
+    )
 
     features_keep_days: int = Field(
         90,

@@ -1,6 +1,7 @@
 """The night, all UTC: features at two, training at three, the day that ended at half past four.
 
-At half past five it is asked whether the models still fit; the alert rules are judged every hour.
+At five the files of old models are deleted, at half past five it is asked whether the models still
+fit; the alert rules are judged every hour.
 """
 
 from datetime import timedelta
@@ -14,6 +15,7 @@ from leadml_pipelines.automation.jobs import (
     nightly_training,
     watch_alerts,
 )
+from leadml_pipelines.automation.model_retention import every_night_retention
 from leadml_pipelines.resources.connections import SettingsResource
 
 
@@ -36,6 +38,7 @@ def every_day_history(
 
 SCHEDULES = [
     every_day_history,
+    every_night_retention,
     *(
         dg.ScheduleDefinition(
             name=name,

@@ -15,9 +15,17 @@ from leadml_pipelines.learning.evaluation.metric_names import METRIC_NAMES, metr
 from leadml_pipelines.learning.registry.aliases import Change, Held
 from leadml_pipelines.learning.registry.model_documents import main_metric
 from leadml_pipelines.learning.registry.model_records import ModelRecord
+from leadml_pipelines.learning.registry.pruning import Pruning
+from leadml_pipelines.learning.registry.retention import Retention
 from leadml_pipelines.times import duration_text
 
-_COLOURS = {"champion": "green", "challenger": "cyan", "rejected": "red", "retired": "dim"}
+_COLOURS = {
+    "champion": "green",
+    "challenger": "cyan",
+    "rejected": "red",
+    "retired": "dim",
+    "pruned": "dim",
+}
 _OTHERS = ("heuristic", "logistic", "champion")
 """What an evaluation may have beside the model, on the same rows."""
 
@@ -92,7 +100,7 @@ def print_model(
         ("spec", record.spec_hash[:16]),
         ("training set", record.training_set_hash[:16]),
         ("code", f"leadml {record.code_version}; {_pairs(record.package_versions)}"),
-        ("files", escape(record.artifact_uri)),
+        ("files", _files(record)),
         ("manifest", record.manifest_sha256 or "not signed"),
     ):
         if value:
@@ -114,6 +122,62 @@ def print_model(
     if changes:
         console.print()
         print_changes(console, changes)
+
+
+_KINDS = {
+    "model": "model",
+    "unfinished": "left by a training that died",
+    "unknown": "not registered here",
+}
+
+
+def print_pruning(console: Console, found: Pruning, retention: Retention) -> None:
+    """What was deleted and what that freed, what stays though nobody knows it, what failed."""
+    if found.deleted:
+        table = _table()
+        table.add_column("would be deleted" if found.dry_run else "deleted", overflow="fold")
+        table.add_column("what", overflow="fold")
+        table.add_column("size", justify="right", no_wrap=True)
+        for one in found.deleted:
+            table.add_row(escape(one.name), _KINDS[one.kind], size_text(one.size))
+        console.print(table)
+    for folder in found.unknown:
+        _print_plain(
+            console,
+            f"{folder.name} ({size_text(folder.size)}) is not registered here and stays; --unknown "
+            "deletes it, if no other registry uses this store",
+        )
+    for name, why in found.failed.items():
+        _print_plain(console, f"{name}: not deleted: {why}")
+    would = "would free" if found.dry_run else "freed"
+    _print_plain(console, f"{would} {size_text(found.freed)}; {_kept(found.kept, retention)}")
+    if found.failed:
+        _print_plain(
+            console,
+            f"{len(found.failed)} could not be deleted: {', '.join(found.failed)}. Mend that and "
+            "give the command again",
+        )
+
+
+def _kept(models: int, retention: Retention) -> str:
+    if retention.days == 0:
+        return f"{models:,} models keep their files (LEADML_MODEL_RETENTION_DAYS is 0: all do)"
+    return (
+        f"{models:,} models keep their files: they hold an alias, answered lately, are younger "
+        f"than {retention.days} days, or are among the newest {retention.newest} of their name"
+    )
+
+
+def _print_plain(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def size_text(size: int) -> str:
+    """Bytes as a person reads them."""
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= factor:
+            return f"{size / factor:,.1f} {unit}"
+    return f"{size} bytes"
 
 
 def print_comparison(console: Console, records: Sequence[ModelRecord]) -> None:
@@ -229,6 +293,14 @@ def _promoted(record: ModelRecord) -> str:
     if record.promoted_at is None:
         return "never"
     return f"{_minute(record.promoted_at)} UTC by {escape(record.promoted_by or '')}"
+
+
+def _files(record: ModelRecord) -> str:
+    if record.pruned_at is None:
+        return escape(record.artifact_uri)
+    if record.freed_bytes is None:
+        return f"being deleted since {_minute(record.pruned_at)} UTC: {escape(record.artifact_uri)}"
+    return f"deleted {_minute(record.pruned_at)} UTC, {size_text(record.freed_bytes)}"
 
 
 def _status(status: str) -> str:

@@ -208,18 +208,69 @@ def resign_models(
     """Sign the models' files with the present key, after verifying them with the one so far."""
     from leadml_pipelines.learning.registry.artifacts import IntegrityError
     from leadml_pipelines.learning.registry.signing import SigningKey
+    from leadml_pipelines.learning.registry.store_contract import error_words
 
-    console, refused = terminal(), 0
+    console, old = terminal(), SigningKey(path=old_key_file)
+    old.read()
+    refused: list[str] = []
     with _registry(home) as registry:
-        for record in registry.models(name):
+        found = [record for record in registry.models(name) if record.pruned_at is None]
+        for record in found:
             try:
-                registry.resign(record.model_id, SigningKey(path=old_key_file))
-            except IntegrityError as error:
-                refused += 1
-                _say(console, f"{record.model_id}: not signed again: {error}")
+                signed = registry.resign(record.model_id, old)
+            except (IntegrityError, OSError) as error:
+                refused.append(record.model_id)
+                _say(console, f"{record.model_id}: not signed again: {error_words(error)}")
             else:
-                _say(console, f"{record.model_id}: signed again")
+                said = "signed again" if signed else "is signed with the present key already"
+                _say(console, f"{record.model_id}: {said}")
     if refused:
+        _say(
+            console,
+            f"{len(refused)} of {len(found)} were not signed again, and are not loaded with the "
+            f"present key: {', '.join(refused)}. Mend that and give the command again; those that "
+            "are signed stay as they are",
+        )
+        raise typer.Exit(1)
+
+
+@models.command("prune")
+def prune_models(
+    home: Home = DEFAULT_HOME,
+    name: Annotated[str | None, typer.Option(help="Only models of this name.")] = None,
+    days: Annotated[
+        int | None,
+        typer.Option(min=1, help="Keep younger models; LEADML_MODEL_RETENTION_DAYS if not given."),
+    ] = None,
+    newest: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Keep so many of each name; LEADML_MODEL_RETENTION_NEWEST if not given."
+        ),
+    ] = None,
+    unknown: Annotated[
+        bool,
+        typer.Option(
+            "--unknown",
+            help="Delete whole folders too that are not registered here. Not where several "
+            "registries share one store.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Delete nothing; tell what would be.")
+    ] = False,
+) -> None:
+    """Delete the files of old models that neither answer nor answered lately; records stay."""
+    from leadml_pipelines.commands.model_tables import print_pruning
+    from leadml_pipelines.learning.registry.retention import Retention
+    from leadml_pipelines.settings import Settings
+
+    with _registry(home) as registry:
+        house = Retention.of(Settings())
+        retention = Retention(days or house.days, newest or house.newest)
+        found = registry.prune(retention, name, dry_run=dry_run, unknown_too=unknown)
+    print_pruning(terminal(), found, retention)
+    if found.failed:
         raise typer.Exit(1)
 
 

@@ -15,7 +15,9 @@ class ModelSummary(BaseModel):
 
     model_id: str
     name: str
-    status: Literal["candidate", "rejected", "champion", "challenger", "previous", "retired"]
+    status: Literal[
+        "candidate", "rejected", "champion", "challenger", "previous", "retired", "pruned"
+    ]
     description: str
     objective: Literal["classification", "regression"]
     trained_at: datetime
@@ -23,6 +25,9 @@ class ModelSummary(BaseModel):
     passed_gate: bool = Field(description="whether it may become champion")
     promoted_at: datetime | None = Field(description="when it last became champion")
     promoted_by: str | None
+    pruned_at: datetime | None = Field(
+        description="when its files were deleted, so that it can answer no more"
+    )
     aliases: list[Literal["champion", "challenger", "previous"]]
     traffic_share: float | None = Field(
         description="share of the entities that it answers for as a challenger"

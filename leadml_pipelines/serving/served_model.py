@@ -13,8 +13,9 @@ import numpy as np
 from leadml_pipelines.errors import UserError
 from leadml_pipelines.learning.model import Aligner, LoadedModel, load_model
 from leadml_pipelines.learning.population import Population
-from leadml_pipelines.learning.registry.artifact_stores import is_file_name, open_store
+from leadml_pipelines.learning.registry.artifact_stores import open_store
 from leadml_pipelines.learning.registry.signing import SigningKey
+from leadml_pipelines.learning.registry.store_contract import is_file_name
 from leadml_pipelines.online.format import Rows, Schema
 from leadml_pipelines.serving.answers import Answers
 from leadml_pipelines.times import utc_now

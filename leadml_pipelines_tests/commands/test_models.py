@@ -195,3 +195,98 @@ def test_models_are_signed_again_with_a_newer_key(
     assert key.decode() not in shown
     models("rollback", "toy", code=1)
     models("promote", ids[1])
+
+
+def test_signing_again_goes_on_with_the_others_and_ends_with_those_that_were_not(
+    models: Command, ids: list[str], home: Path, tmp_path: Path, postgres_url: str
+) -> None:
+    old = tmp_path / "old.key"
+    (home / "signing.key").rename(old)
+    uri = move(postgres_url, ids[2], "ftp://127.0.0.1:1/models/away")  # the first one asked for
+    (home / "artifacts" / ids[1] / "card.md").write_text("changed")
+    shown = models("resign", "--old-key-file", old, code=1).stdout
+    assert f"{ids[0]}: signed again" in shown
+    assert f"{ids[1]}: not signed again" in shown
+    assert f"{ids[2]}: not signed again: ftp://127.0.0.1:1/models did not answer" in shown
+    last = shown.splitlines()[-1]
+    assert "2 of 3 were not signed again, and are not loaded" in last
+    assert f"{ids[2]}, {ids[1]}." in last
+    move(postgres_url, ids[2], uri)
+    shown = models("resign", "--old-key-file", old, code=1).stdout
+    assert f"{ids[0]}: is signed with the present key already" in shown
+    assert f"{ids[2]}: signed again" in shown
+    assert shown.splitlines()[-1].startswith("1 of 3 were not")
+
+
+def move(postgres_url: str, model_id: str, uri: str) -> str:
+    """Let a record name another address; the one before."""
+    with connect(postgres_url) as connection:
+        row = connection.execute(
+            "SELECT artifact_uri FROM leadml.models WHERE model_id = %s", (model_id,)
+        ).fetchone()
+        connection.execute(
+            "UPDATE leadml.models SET artifact_uri = %s WHERE model_id = %s", (uri, model_id)
+        )
+    assert row is not None
+    return str(row[0])
+
+
+def age(postgres_url: str, days: int) -> None:
+    """Let every model have been trained so many days earlier."""
+    with connect(postgres_url) as connection:
+        connection.execute(
+            "UPDATE leadml.models SET trained_at = trained_at - make_interval(days => %s)", (days,)
+        )
+
+
+def test_old_models_are_pruned_after_a_look_at_what_would_be(
+    models: Command, ids: list[str], home: Path, postgres_url: str
+) -> None:
+    age(postgres_url, 91)
+    options = ("prune", "--newest", "1")
+    shown = models(*options, "--dry-run").stdout
+    assert ids[1] in shown
+    assert "would free" in shown
+    assert (home / "artifacts" / ids[1]).exists()
+    shown = models(*options).stdout
+    assert ids[1] in shown
+    assert "freed" in shown
+    assert "2 models keep their files" in shown
+    assert max(map(len, shown.splitlines()[:-1])) <= 100
+    assert not (home / "artifacts" / ids[1]).exists()
+    assert "pruned" in models("list").stdout
+    assert "deleted" in models("show", ids[1]).stdout
+    said = models("promote", ids[1], code=1).stderr
+    assert "by `leadml models prune`, so it can answer no more" in " ".join(said.split())
+    assert ids[1] not in models(*options).stdout
+
+
+def test_the_age_and_the_number_that_are_kept_are_options_and_settings(
+    models: Command, ids: list[str], postgres_url: str
+) -> None:
+    age(postgres_url, 91)
+    assert "freed 0 bytes; 3 models keep their files" in models("prune").stdout
+    assert "freed 0 bytes" in models("prune", "--newest", "1", "--days", "92").stdout
+    assert ids[1] in models("prune", "--newest", "1", "--days", "90", "--dry-run").stdout
+
+
+def test_what_can_not_be_pruned_is_told_with_a_status(
+    models: Command, ids: list[str], postgres_url: str
+) -> None:
+    age(postgres_url, 91)
+    move(postgres_url, ids[1], "ftp://127.0.0.1:1/models/away")
+    shown = models("prune", "--newest", "1", code=1).stdout
+    assert f"{ids[1]}: not deleted: ftp://127.0.0.1:1/models did not answer" in shown
+    assert f"1 could not be deleted: {ids[1]}." in shown.splitlines()[-1]
+
+
+def test_signing_again_skips_models_whose_files_are_gone(
+    models: Command, ids: list[str], home: Path, tmp_path: Path, postgres_url: str
+) -> None:
+    age(postgres_url, 91)
+    models("prune", "--newest", "1")
+    old = tmp_path / "old.key"
+    (home / "signing.key").rename(old)
+    shown = models("resign", "--old-key-file", old).stdout
+    assert shown.count("signed again") == 2
+    assert ids[1] not in shown

@@ -141,6 +141,7 @@ def test_schedules_and_sensors_run_without_anyone_starting_them(up: Up) -> None:
         "every_day_monitoring",
         "every_hour_alerts",
         "every_night_features",
+        "every_night_retention",
         "every_night_training",
     )
     assert schedules == dict.fromkeys(names, "RUNNING")

@@ -24,7 +24,7 @@ CHURN = "(is_open and inbound_count_30d > 0) or active_policy_count > 0"
 
 
 def make_model(
-    root: Path,
+    root: Path | str,
     name: str,
     model_id: str,
     *,
@@ -38,7 +38,7 @@ def make_model(
     """Train a few trees on random rows, write them, and return their pointer.
 
     Args:
-        root: Folder of all models.
+        root: Folder of all models, or its address.
         name: Name of the model.
         model_id: Its version.
         objective: `classification` or `regression`.

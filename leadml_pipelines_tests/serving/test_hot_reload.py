@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -17,6 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
+from leadml_pipelines.learning.registry import time_limits
+from leadml_pipelines.learning.registry.local_store import LocalStore
 from leadml_pipelines.learning.registry.signing import SigningKey
 from leadml_pipelines.online.model_pointers import ModelPointers
 from leadml_pipelines.serving import app, models
@@ -29,6 +32,8 @@ from leadml_pipelines.serving.served_model import (
     require_ours,
 )
 from leadml_pipelines.settings import Settings
+from leadml_pipelines_tests.frozen_server import frozen_server
+from leadml_pipelines_tests.s3_server import BUCKET, s3_server
 from leadml_pipelines_tests.serving.artifacts import KEY, expected_value, make_model
 from leadml_pipelines_tests.serving.conftest import NO_REDIS, World, wait_for
 
@@ -106,6 +111,12 @@ def _strange_population(root: Path) -> dict[str, Any]:
     return make_model(root, "conversion", "conversion_2", population="__import__('os')")
 
 
+def _huge(root: Path) -> dict[str, Any]:
+    pointer = make_model(root, "conversion", "conversion_2", seed=5)
+    os.truncate(root / "conversion_2" / "model.ubj", 10 * 2**30)  # ten GiB that take no room
+    return pointer
+
+
 def _no_hashes(root: Path) -> dict[str, Any]:
     pointer = make_model(root, "conversion", "conversion_2", seed=5)
     del pointer["manifest_sha256"]
@@ -120,6 +131,7 @@ def _no_hashes(root: Path) -> dict[str, Any]:
         (_other_model, "upsell"),
         (_strange_population, "__import__"),
         (_no_hashes, "manifest_sha256"),
+        (_huge, "take 10,240.0 MiB, but no more than 512.0 MiB are read"),
     ],
 )
 def test_version_that_is_not_sound_is_refused_and_the_old_one_answers_on(
@@ -380,3 +392,46 @@ def test_what_runs_after_the_first_look_does_not_keep_the_app_from_ending(
     ended.join(20)
     never.set()
     assert not ended.is_alive()
+
+
+def test_an_app_whose_store_on_s3_freezes_answers_on_and_says_so(
+    world: World, serving: Callable[[Settings], httpx.Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = f"s3://{BUCKET}/models"
+    with s3_server() as server:
+        server.use(monkeypatch)
+        first = make_model(root, "conversion", "conversion_1", population="is_open")
+        second = make_model(root, "conversion", "conversion_2", population="is_open", seed=5)
+        world.store.set_model_pointer("conversion", "champion", first)
+        client = serving(world.settings.model_copy(update={"artifacts_url": root}))
+        before = _probability(client, world.open_ids[0])
+        assert before[1] == "conversion_1"
+    monkeypatch.setattr(time_limits, "ANSWER_SECONDS", 0.5)
+    with frozen_server(int(server.url.rpartition(":")[2])):
+        world.store.set_model_pointer("conversion", "champion", second)
+        wait_for(lambda: f"{root} did not answer in" in (_model(client)["error"] or ""))
+        assert _probability(client, world.open_ids[0]) == before
+
+
+def test_a_model_whose_files_never_come_keeps_no_other_from_being_exchanged(
+    client: httpx.Client, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_limits, "ANSWER_SECONDS", 0.5)
+    back, sizes = threading.Event(), LocalStore.sizes
+
+    def silent(self: LocalStore, folder: str) -> dict[str, int]:
+        """As a network disk that is away."""
+        if folder == "churn_2":
+            back.wait()
+        return sizes(self, folder)
+
+    monkeypatch.setattr(LocalStore, "sizes", silent)
+    try:
+        world.promote("churn", "churn_2")
+        wait_for(lambda: "did not answer" in (_model(client, "churn")["error"] or ""))
+        world.promote("conversion", "conversion_2", population="is_open", seed=5)
+        wait_for(lambda: _model(client)["model_id"] == "conversion_2")
+        assert _model(client, "churn")["model_id"] == "churn_1"
+    finally:
+        back.set()
+    wait_for(lambda: _model(client, "churn")["model_id"] == "churn_2")

@@ -229,13 +229,13 @@ def _tell_models(connection: psycopg.Connection[Any], name: str) -> None:
     """Bring the status of a name's models in step with the aliases."""
     connection.execute(
         "UPDATE leadml.models AS m SET status = s.status FROM ("
-        " SELECT model_id, CASE"
+        " SELECT model_id, CASE WHEN pruned_at IS NOT NULL THEN 'pruned'"
         "  WHEN 'champion' = ANY (aliases) THEN 'champion'"
         "  WHEN 'challenger' = ANY (aliases) THEN 'challenger'"
         "  WHEN 'previous' = ANY (aliases) THEN 'previous'"
         "  WHEN promoted_at IS NOT NULL THEN 'retired'"
         "  WHEN gate_passed THEN 'candidate' ELSE 'rejected' END AS status"
-        " FROM (SELECT model_id, promoted_at, gate_passed, ARRAY("
+        " FROM (SELECT model_id, promoted_at, pruned_at, gate_passed, ARRAY("
         "   SELECT alias FROM leadml.model_aliases AS a WHERE a.model_id = models.model_id"
         "  ) AS aliases FROM leadml.models WHERE name = %s) AS held"
         ") AS s WHERE m.model_id = s.model_id AND m.status <> s.status",

@@ -11,7 +11,7 @@ from leadml_pipelines.learning.registry.model_records import ModelRecord, json_r
 
 _FACTS = (
     "model_id", "name", "status", "description", "objective", "trained_at", "metrics",
-    "passed_gate", "promoted_at", "promoted_by",
+    "passed_gate", "promoted_at", "promoted_by", "pruned_at",
 )  # fmt: skip
 _MORE = (
     "gate_reasons", "compared_with", "threshold", "baseline", "evaluation", "validation", "counts",

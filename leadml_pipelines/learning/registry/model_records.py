@@ -20,7 +20,7 @@ _JSON_FIELDS = frozenset({
     "signature", "package_versions", "params", "tuning", "counts", "metrics", "baseline",
     "evaluation", "validation", "sha256", "gate_reasons",
 })  # fmt: skip
-_TIMES = ("trained_at", "promoted_at")
+_TIMES = ("trained_at", "promoted_at", "pruned_at")
 _SHORT = {
     "evaluation": "'{}'::jsonb AS evaluation",
     "card": "'' AS card",
@@ -35,7 +35,7 @@ class ModelRecord:
     Attributes:
         model_id: Such as `churn_20240115_103000`.
         name: Name of the model.
-        status: candidate, rejected, champion, challenger, previous or retired.
+        status: candidate, rejected, champion, challenger, previous, retired or pruned.
         description: One sentence.
         objective: classification or regression.
         threshold: Probability from which the prediction is yes; None for a regression.
@@ -65,6 +65,8 @@ class ModelRecord:
         seconds: How long training took.
         promoted_at: When it last became champion.
         promoted_by: Who or what made it so.
+        pruned_at: When it was decided to delete its files; from then on it can answer no more.
+        freed_bytes: Bytes that this freed; None as long as the store has them.
     """
 
     model_id: str
@@ -97,6 +99,8 @@ class ModelRecord:
     seconds: float
     promoted_at: datetime | None
     promoted_by: str | None
+    pruned_at: datetime | None
+    freed_bytes: int | None
 
     @property
     def features(self) -> tuple[str, ...]:

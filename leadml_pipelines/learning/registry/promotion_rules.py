@@ -23,6 +23,24 @@ class PromotionRefusedError(RegistryError):
     """A model that may not become champion, or not without a person who says so."""
 
 
+class PrunedError(RegistryError):
+    """A model whose files were deleted, so that it can answer no more."""
+
+
+def require_files(record: ModelRecord) -> None:
+    """Make sure that a model's files were not deleted.
+
+    Raises:
+        PrunedError: they were.
+    """
+    if record.pruned_at is not None:
+        raise PrunedError(
+            f"the files of {record.model_id} were deleted at {record.pruned_at:%Y-%m-%d %H:%M} UTC "
+            "by `leadml models prune`, so it can answer no more; `leadml models list` tells which "
+            "models have theirs, and a training makes a new one"
+        )
+
+
 def overrules(record: ModelRecord, force: bool, reason: str | None) -> bool:
     """Whether the gate is overruled.
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from leadml_pipelines.learning.registry.artifact_stores import ArtifactStore
 from leadml_pipelines.learning.registry.artifacts import write_artifact
 from leadml_pipelines.learning.registry.model_records import insert_record, json_ready
+from leadml_pipelines.learning.registry.store_contract import ArtifactStore
 from leadml_pipelines.times import require_utc
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def store_trained(
     }
     # Not in the manifest, which is parsed at each load: curves and slices are long.
     evaluation = json.dumps(json_ready(examined.evaluation), allow_nan=False).encode()
-    connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    registration_lock(connection)
     model_id = _free_id(connection, store, trained)
     written = write_artifact(
         store,
@@ -93,14 +93,14 @@ def store_trained(
     }
     try:
         insert_record(connection, row)
-    except BaseException:
-        store.delete(model_id)
+    except BaseException as error:
+        _remove(store, model_id, error)
         raise
     try:
         connection.commit()
     except BaseException as error:
         if _known_absent(connection, model_id):
-            store.delete(model_id)
+            _remove(store, model_id, error)
         else:
             error.add_note(
                 f"nobody knows whether {model_id} was registered, so its files stay: "
@@ -108,6 +108,28 @@ def store_trained(
             )
         raise
     return model_id
+
+
+def registration_lock(connection: psycopg.Connection[Any]) -> None:
+    """Wait until nobody else registers a model; others wait until this transaction ends."""
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+
+
+def is_registered(connection: psycopg.Connection[Any], model_id: str) -> bool:
+    """Whether there is a model of that id."""
+    found = connection.execute("SELECT 1 FROM leadml.models WHERE model_id = %s", (model_id,))
+    return found.fetchone() is not None
+
+
+def _remove(store: ArtifactStore, model_id: str, error: BaseException) -> None:
+    """Remove the files of a model that was not registered; where they stay, the error says so."""
+    try:
+        store.delete(model_id)
+    except OSError as left:
+        error.add_note(
+            f"the files of {model_id} could not be removed ({left}); it is not registered, and "
+            "`leadml models prune --dry-run` lists them"
+        )
 
 
 def _known_absent(connection: psycopg.Connection[Any], model_id: str) -> bool:
@@ -119,14 +141,9 @@ def _known_absent(connection: psycopg.Connection[Any], model_id: str) -> bool:
         return False
     try:
         connection.rollback()
-        return not _is_registered(connection, model_id)
+        return not is_registered(connection, model_id)
     except psycopg.Error:
         return False
-
-
-def _is_registered(connection: psycopg.Connection[Any], model_id: str) -> bool:
-    found = connection.execute("SELECT 1 FROM leadml.models WHERE model_id = %s", (model_id,))
-    return found.fetchone() is not None
 
 
 def _free_id(
@@ -136,7 +153,7 @@ def _free_id(
     at = require_utc(trained.trained_at, "trained_at")
     stem = f"{trained.spec.name}_{at:%Y%m%d_%H%M%S}"
     candidate, number = stem, 1
-    while _is_registered(connection, candidate) or store.exists(candidate):
+    while is_registered(connection, candidate) or store.exists(candidate):
         number += 1
         candidate = f"{stem}_{number}"
     return candidate

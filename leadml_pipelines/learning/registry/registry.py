@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leadml_pipelines.errors import UserError
 from leadml_pipelines.learning.evaluation.examination import examine
 from leadml_pipelines.learning.model import LoadedModel, load_model
 from leadml_pipelines.learning.registry.aliases import (
@@ -37,10 +37,14 @@ from leadml_pipelines.learning.registry.promotion_rules import (
     PromotionRefusedError,
     RegistryError,
     overrules,
+    require_files,
     require_present_comparison,
 )
+from leadml_pipelines.learning.registry.pruning import Pruner, Pruning
 from leadml_pipelines.learning.registry.registration import store_trained
+from leadml_pipelines.learning.registry.retention import Retention
 from leadml_pipelines.learning.registry.signing import SigningKey
+from leadml_pipelines.learning.registry.store_contract import error_words
 from leadml_pipelines.postgres import connect
 
 __all__ = ["ModelRecord", "PromotionRefusedError", "Registry", "RegistryError"]
@@ -253,7 +257,7 @@ class Registry:
         """A model in memory, after verifying its files.
 
         Raises:
-            RegistryError: there is no such model.
+            RegistryError: there is no such model, or its files were deleted.
             IntegrityError: its files are not what was registered.
         """
         return self._load(self.get(model_id))
@@ -262,22 +266,41 @@ class Registry:
         """A model's verified files.
 
         Raises:
-            RegistryError: there is no such model.
+            RegistryError: there is no such model, or its files were deleted.
             IntegrityError: its files are not what was registered.
         """
         record = self.get(model_id)
+        require_files(record)
         return load_artifact(record.artifact_uri, self._key.read(), _manifest_sha256(record))
 
-    def resign(self, model_id: str, old: SigningKey) -> None:
+    def resign(self, model_id: str, old: SigningKey) -> bool:
         """Sign a model's files with the registry's key instead of an older one.
 
+        Returns:
+            Whether it was signed; not if it was before.
+
         Raises:
-            RegistryError: there is no such model.
-            IntegrityError: its files are not what was registered and signed with the older key.
+            RegistryError: there is no such model, or its files were deleted.
+            IntegrityError: its files are not what was registered and signed with either key.
+            OSError: the store of its files does not answer.
         """
         record = self.get(model_id)
+        require_files(record)
         new = self._key.read_or_make()
-        resign_artifact(record.artifact_uri, old.read(), new, _manifest_sha256(record))
+        return resign_artifact(record.artifact_uri, old.read(), new, _manifest_sha256(record))
+
+    def prune(
+        self,
+        retention: Retention,
+        name: str | None = None,
+        *,
+        dry_run: bool = False,
+        unknown_too: bool = False,
+        now: datetime | None = None,
+    ) -> Pruning:
+        """Delete the files of old models and folders that nobody registered, as in `Pruner`."""
+        pruner = Pruner(self._connect, open_store(self._artifacts))
+        return pruner.prune(retention, name, dry_run=dry_run, unknown_too=unknown_too, now=now)
 
     # Changes
 
@@ -313,6 +336,7 @@ class Registry:
             order = Order("promote", by, overrules(record, force, reason), reason)
             self._require_sound(record)
             alias_lock(connection)
+            require_files(_get(connection, model_id))
             if automatic:
                 require_present_comparison(connection, record)
             make_champion(connection, record.name, model_id, order)
@@ -341,6 +365,7 @@ class Registry:
                     f"{name} was not rolled back: somebody changed its champion meanwhile, to "
                     f"{pointed.get('champion')}; look at `leadml models history {name}` first"
                 )
+            require_files(_get(connection, previous))
             make_champion(connection, name, previous, Order("rollback", by, False, reason))
             return _get(connection, previous)
 
@@ -378,6 +403,7 @@ class Registry:
             order = Order("challenge", by, overrules(record, force, reason), reason)
             self._require_sound(record)
             alias_lock(connection)
+            require_files(_get(connection, model_id))
             champion = _pointed(connection, record.name).get("champion")
             if champion is None:
                 raise RegistryError(
@@ -412,14 +438,14 @@ class Registry:
         try:
             self._load(record)
         except OSError as error:
-            # Only of our own errors the text: those of stores may hold keys.
-            why = str(error) if isinstance(error, UserError) else type(error).__name__
             raise RegistryError(
                 f"{record.model_id} can't be verified, because the store of its files does not "
-                f"answer ({why}); no alias was changed. Give the command again when it is back"
+                f"answer ({error_words(error)}); no alias was changed. Give the command again "
+                "when it is back"
             ) from error
 
     def _load(self, record: ModelRecord) -> LoadedModel:
+        require_files(record)
         return load_model(record.artifact_uri, self._key.read(), _manifest_sha256(record))
 
     def _select(self, where: str, **params: Any) -> list[ModelRecord]:

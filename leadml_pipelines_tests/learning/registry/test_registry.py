@@ -11,8 +11,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from leadml_pipelines.learning.evaluation.examination import Examination, examine
-from leadml_pipelines.learning.evaluation.gate import Decision
+from leadml_pipelines.learning.evaluation.examination import Examination
 from leadml_pipelines.learning.model import LoadedModel, load_model
 from leadml_pipelines.learning.registry.artifacts import IntegrityError
 from leadml_pipelines.learning.registry.model_records import json_ready
@@ -33,43 +32,7 @@ from leadml_pipelines_tests.learning.frames import (
     spec_for,
     toy_set,
 )
-
-KEY = "the signing key of the tests"
-Stored = Callable[..., ModelRecord]
-
-
-@pytest.fixture(scope="module")
-def trained() -> TrainedModel:
-    spec = spec_for(rounds=40)
-    return train(spec, toy_set(spec), seed=7, threads=1)
-
-
-@pytest.fixture(scope="module")
-def examined(trained: TrainedModel) -> Examination:
-    return examine(trained, resamples=50)
-
-
-@pytest.fixture
-def registry(postgres_url: str, tmp_path: Path) -> Registry:
-    with connect(postgres_url) as connection:
-        connection.execute(
-            "TRUNCATE leadml.models, leadml.model_aliases, leadml.model_alias_changes"
-        )
-    return Registry(postgres_url, tmp_path / "artifacts", SigningKey(KEY))
-
-
-@pytest.fixture
-def stored(
-    registry: Registry, trained: TrainedModel, examined: Examination
-) -> Callable[..., ModelRecord]:
-    """Stores the model once more, as one that passed its gate or that was rejected."""
-
-    def store(*, passed: bool = True, compared_with: str | None = None) -> ModelRecord:
-        reasons = ("roc_auc 0.8 is better",) if passed else ("roc_auc 0.8 is worse than the floor",)
-        found = replace(examined, decision=Decision(passed, reasons))
-        return registry.store(trained, found, compared_with)
-
-    return store
+from leadml_pipelines_tests.learning.registry.conftest import KEY, Stored
 
 
 def test_a_registered_model_is_found_as_it_was(registry: Registry, trained: TrainedModel) -> None:
@@ -212,9 +175,7 @@ def test_with_the_store_away_no_alias_changes_and_that_is_said(
         connection.execute(
             "UPDATE leadml.models SET artifact_uri = 'ftp://127.0.0.1:1/models/' || model_id"
         )
-    why = (
-        r"can't be verified, because the store .* \(ConnectionRefusedError\); no alias was changed"
-    )
+    why = r"can't be verified, .* \(.*ConnectionRefusedError.*\); no alias was changed"
     with pytest.raises(RegistryError, match=f"{first} {why}"):
         registry.rollback("toy", by="ben")
     with pytest.raises(RegistryError, match=why):
