@@ -131,6 +131,16 @@ def make(rounds: int, depth: int, *, rows: int = 20_000) -> tuple[dict[str, Any]
     return manifest, {"model.ubj": bytes(booster.save_raw("ubj")), "rest.joblib": rest.getvalue()}
 
 
+def processor_ms(work: Callable[[], object], rounds: int) -> float:
+    """Least milliseconds of all cores for one call; other work on the machine shows less."""
+    found = []
+    for _ in range(rounds):
+        start = time.process_time()
+        work()
+        found.append((time.process_time() - start) * 1000)
+    return min(found)
+
+
 def in_memory(rounds: int, depth: int, repeats: int) -> bool:
     """Measure one size; whether both targets were met."""
     manifest, files = make(rounds, depth)
@@ -166,6 +176,7 @@ def in_memory(rounds: int, depth: int, repeats: int) -> bool:
     gc.freeze()
     one_ms, bare_one_ms = in_turn([one, bare_one], repeats)
     batch_ms, bare_batch_ms = in_turn([batch, bare_batch], max(20, repeats // 10))
+    spent, bare_spent = (processor_ms(work, max(20, repeats // 10)) for work in (batch, bare_batch))
     gc.unfreeze()
     print(f"{rounds} rounds of depth {depth}, p50 / p95 / p99 ms")
     for what, ours, bare, beside in (
@@ -174,7 +185,11 @@ def in_memory(rounds: int, depth: int, repeats: int) -> bool:
     ):
         print(f"  {what:>26}: {shown(ours)}")
         print(f"  {beside:>26}: {shown(bare)}   ratio of the p50: {ours[0] / bare[0]:.2f}")
-    met = one_ms[1] < TARGETS["one"] and batch_ms[0] < TARGETS["batch"]
+    print(
+        f"  {'processor time of these':>26}: {spent:.1f} and {bare_spent:.1f} ms at the least   "
+        f"ratio: {spent / bare_spent:.2f}"
+    )
+    met = one_ms[1] < TARGETS["one"] and batch_ms[1] < TARGETS["batch"]
     print(f"  {'targets':>26}: {'met' if met else 'missed'}")
     return bool(met)
 

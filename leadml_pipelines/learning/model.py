@@ -27,6 +27,7 @@ from leadml_pipelines.learning.encoding import (
     from_document,
     within_float32,
 )
+from leadml_pipelines.learning.plain_trees import PlainTrees
 from leadml_pipelines.learning.registry.artifacts import load_artifact
 from leadml_pipelines.learning.training.calibration import Calibration, sigmoid
 from leadml_pipelines.learning.training.linear import LinearMember
@@ -38,6 +39,8 @@ REST_FILE = "rest.joblib"
 
 ROWS_OF_A_THREAD = 250
 """Fewer rows are not worth a thread of their own."""
+FEW_ROWS = 8
+"""Fewer rows are not worth being made columns of plain trees; their raw scores are the same."""
 
 Vector = npt.NDArray[np.float64]
 
@@ -216,8 +219,11 @@ class LoadedModel:
         raw = np.zeros(len(values))
         if not len(values):
             return raw
-        for weight, shift, booster in self._trees:
-            raw += weight * (_margins(booster, values) - shift)
+        for (weight, shift, booster), plain in zip(self._trees, self._plain_trees, strict=True):
+            margins = (
+                _margins(booster, values) if len(values) < FEW_ROWS else _shared(plain, values)
+            )
+            raw += weight * (margins - shift)
         if self._linear is not None:
             weight, linear = self._linear
             raw += weight * linear.raw_scores(values)
@@ -342,6 +348,11 @@ class LoadedModel:
         ]
 
     @cached_property
+    def _plain_trees(self) -> list[PlainTrees]:
+        """The trees of each such member, written anew for many rows at once."""
+        return [PlainTrees.of(booster) for _, _, booster in self._trees]
+
+    @cached_property
     def _tree_shap(self) -> list[TreeShap]:
         """The trees of each such member, read for their contributions."""
         return [TreeShap.of(booster, len(self.features)) for _, _, booster in self._trees]
@@ -392,16 +403,17 @@ def load_model(uri: str, key: bytes | None, manifest_sha256: str | None = None) 
 
 
 def _margins(booster: Any, values: Matrix) -> Vector:
+    """Raw scores of trees."""
+    margin = booster.inplace_predict(values, predict_type="margin", validate_features=False)
+    return np.asarray(margin, np.float64)
+
+
+def _shared(plain: PlainTrees, values: Matrix) -> Vector:
     """Raw scores of trees; many rows are shared out between as many threads as there are cores."""
-
-    def ask(rows: Matrix) -> Vector:
-        margin = booster.inplace_predict(rows, predict_type="margin", validate_features=False)
-        return np.asarray(margin, np.float64)
-
     parts = min(_cores(), len(values) // ROWS_OF_A_THREAD)
     if parts < 2:
-        return ask(values)
-    return np.concatenate(list(_pool().map(ask, np.array_split(values, parts))))
+        return plain.raw_scores(values)
+    return np.concatenate(list(_pool().map(plain.raw_scores, np.array_split(values, parts))))
 
 
 def _cores() -> int:

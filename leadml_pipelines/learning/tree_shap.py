@@ -14,8 +14,7 @@ the rounding of numbers.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from leadml_pipelines.learning.encoding import Matrix
+from leadml_pipelines.learning.tree_documents import (
+    Tree,
+    code_count,
+    document_of,
+    trees_of,
+    words_right,
+)
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -182,9 +188,8 @@ class TreeShap:
             booster: XGBoost's own object.
             features: How many it has.
         """
-        model = json.loads(booster.save_raw("json"))["learner"]["gradient_booster"]["model"]
-        trees = model["trees"]
-        codes = 1 + max((max(tree["categories"], default=-1) for tree in trees), default=-1)
+        trees = trees_of(document_of(booster))
+        codes = code_count(trees)
         paths = sorted(
             (path for tree in trees for path in _paths(tree)), key=lambda path: len(path[0])
         )
@@ -211,11 +216,11 @@ class TreeShap:
         return found
 
 
-def _paths(tree: Mapping[str, Any]) -> Iterator[_Path]:
+def _paths(tree: Tree) -> Iterator[_Path]:
     """Each leaf of a tree: what its path asks of each feature, and its value."""
     left, right, asked = tree["left_children"], tree["right_children"], tree["split_indices"]
     conditions, cover = tree["split_conditions"], tree["sum_hessian"]
-    by_default, words = tree["default_left"], _words(tree)
+    by_default, words = tree["default_left"], words_right(tree)
     waiting: list[tuple[int, dict[int, _Step]]] = [(0, {})]
     while waiting:
         node, steps = waiting.pop()
@@ -233,16 +238,6 @@ def _paths(tree: Mapping[str, Any]) -> Iterator[_Path]:
                 max(part, _LEAST_SHARE),
             )
             waiting.append((child, {**steps, asked[node]: step}))
-
-
-def _words(tree: Mapping[str, Any]) -> dict[int, int]:
-    """By node that asks about a category: a bit for each code that goes right."""
-    found = {}
-    for node, start, size in zip(
-        tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True
-    ):
-        found[node] = sum(1 << code for code in tree["categories"][start : start + size])
-    return found
 
 
 def _bits(words: list[int], count: int) -> Bools:

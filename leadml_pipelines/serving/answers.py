@@ -15,7 +15,7 @@ from leadml_pipelines.learning.explain import (
     risk_level,
     urgency,
 )
-from leadml_pipelines.learning.model import LoadedModel, Predictions
+from leadml_pipelines.learning.model import FEW_ROWS, LoadedModel, Predictions
 
 Matrix = npt.NDArray[np.float64]
 Answer = dict[str, Any]
@@ -35,8 +35,8 @@ class Answers:
         self._explainer = Explainer(model.encoder, outcome(model.objective, model.risk_levels))
 
     def try_out(self) -> None:
-        """Answer once with reasons, so that nothing has to be parsed in somebody's request."""
-        nobody = np.full((1, len(self._model.features)), np.nan)
+        """Answer for many and with reasons, so that no request waits for anything to be parsed."""
+        nobody = np.full((FEW_ROWS, len(self._model.features)), np.nan)
         self.explained(nobody, self._model.predict(nobody))
 
     def plain(self, predictions: Predictions) -> list[Answer]:

@@ -126,6 +126,30 @@ def test_a_prediction_that_was_sent_twice_is_stored_once(
     assert stored(postgres_url) == ["lead_1", "lead_2", "lead_3"]
 
 
+def test_an_entry_that_is_stored_already_keeps_no_other_from_being_stored(
+    stream: PredictionStream, drain_of: Any, postgres_url: str
+) -> None:
+    drain = drain_of(stream)
+    stream.add([document(0, 3)])
+    assert drain.drain() == Drained(stored=3)
+    stream.add([document(0, 3), document(3, 2)])
+    assert drain.drain() == Drained(stored=2, known=3)
+    assert stored(postgres_url) == names(5)
+
+
+def test_of_an_entry_that_was_pruned_in_part_no_row_is_stored_twice(
+    stream: PredictionStream, drain_of: Any, postgres_url: str
+) -> None:
+    drain = drain_of(stream)
+    stream.add([document(0, 3)])
+    drain.drain()
+    with connect(postgres_url) as connection:
+        connection.execute("DELETE FROM leadml.predictions WHERE entity_id = 'lead_0'")
+    stream.add([document(0, 3), document(3)])
+    assert drain.drain() == Drained(stored=2, known=2)
+    assert stored(postgres_url) == names(4)
+
+
 def test_while_postgresql_is_away_all_of_it_waits(
     stream: PredictionStream, postgres_url: str
 ) -> None:
