@@ -402,13 +402,13 @@ def test_an_app_whose_store_on_s3_freezes_answers_on_and_says_so(
         server.use(monkeypatch)
         first = make_model(root, "conversion", "conversion_1", population="is_open")
         second = make_model(root, "conversion", "conversion_2", population="is_open", seed=5)
-        world.store.set_model_pointer("conversion", "champion", first)
+        world.models.set("conversion", "champion", first)
         client = serving(world.settings.model_copy(update={"artifacts_url": root}))
         before = _probability(client, world.open_ids[0])
         assert before[1] == "conversion_1"
     monkeypatch.setattr(time_limits, "ANSWER_SECONDS", 0.5)
     with frozen_server(int(server.url.rpartition(":")[2])):
-        world.store.set_model_pointer("conversion", "champion", second)
+        world.models.set("conversion", "champion", second)
         wait_for(lambda: f"{root} did not answer in" in (_model(client)["error"] or ""))
         assert _probability(client, world.open_ids[0]) == before
 
