@@ -36,6 +36,7 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "accuracy": True,
     "precision": True,
     "recall": True,
+    "gini": True,
     "r2": True,
     "spearman": True,
     "mae": False,

@@ -37,7 +37,7 @@ def evaluate(
     Returns:
         Plain numbers, fit for JSON. Classification: `roc_auc`, `average_precision`, `log_loss`,
         `brier`, `ece` (see `weighted.ECE_BINS`), `accuracy`, `precision`, `recall`, `base_rate`.
-        Regression: `r2`, `spearman`, `mae`, `total_ratio` (all that was predicted over all that
+        Regression: `gini` (how well the value is ranked), `r2`, `spearman`, `mae`, `total_ratio` (all that was predicted over all that
         came), `mean`. Both: `captured_10` and `captured_20`, the share of all positives (or of the
         whole value) in the tenth and the fifth of the rows that rank best, and `lift_10` and
         `lift_20`, the same over what a random choice would hold; `rows` and `positives`. A metric
