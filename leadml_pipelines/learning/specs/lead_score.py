@@ -29,6 +29,7 @@ SPEC = ModelSpec(
     metric="gini",
     floor=0.2,
     slice_floor=0.0,
+    champion_margin=0.04,
     heuristic="quality_rescaled",
     companions=(
         Companion(
