@@ -39,6 +39,7 @@ _EVENT = {
     "direction": TEXT,
     "agent_id": TEXT,
     "value": MONEY,
+    "properties": TEXT,
     "occurred_at": TIME,
 }
 _EVENT_CLOCKS = ("occurred_at", "ingested_at")

@@ -36,6 +36,7 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "accuracy": True,
     "precision": True,
     "recall": True,
+    "gini": True,
     "r2": True,
     "spearman": True,
     "mae": False,
@@ -165,7 +166,9 @@ class ModelSpec:
         max_total_error: How far the sum of all predicted values may be from the sum of those that
             came, as a part of it and beyond noise; prices and seasons drift between training and
             test. For values.
-        slices: Columns by whose values the test rows are measured apart.
+        slices: Columns by whose values the test rows are measured apart; `lead_age` is the age of
+            the lead at the row's moment, in bands. In none of them the rule that the model
+            replaces may be better beyond noise.
         slice_floor: The metric's value that no slice may be worse than, beyond noise; None for no
             such gate.
         risk_levels: Chances from which the risk is medium, high and critical; None where a chance
@@ -210,7 +213,7 @@ class ModelSpec:
     champion_margin: float = 0.02
     max_calibration_error: float = 0.05
     max_total_error: float = 0.25
-    slices: tuple[str, ...] = ("source", "state", "product_interest", "agent")
+    slices: tuple[str, ...] = ("source", "state", "product_interest", "agent", "lead_age")
     slice_floor: float | None = None
     risk_levels: tuple[float, float, float] | None = None
     factors: int = 5

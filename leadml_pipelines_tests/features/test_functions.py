@@ -140,7 +140,14 @@ def last_kind(events: list[Row], as_of: datetime) -> str | None:
     return min(last, key=kinds.index, default=None)
 
 
+def complaints(events: list[Row], as_of: datetime) -> int:
+    month = is_(within(events, as_of, days=30), direction="inbound")
+    topics = [None if e["properties"] is None else json.loads(e["properties"]) for e in month]
+    return sum(isinstance(t, dict) and t.get("topic") in ("complaint", "bill") for t in topics)
+
+
 ORACLES = (
+    Oracle(Count(topic=("complaint", "bill"), direction="inbound", window="30d"), complaints),
     Oracle(
         Count(event_type=("page_view", "form_submit"), window="36h"),
         lambda e, t: sum(
@@ -199,6 +206,12 @@ def test_functions_in_one_view_have_the_same_bits_on_both_engines(
         alone = engine.compute([view], ids, NOW)
     in_bulk = bulk(world).compute([view], spine(*((i, NOW) for i in ids)))
     pd.testing.assert_frame_equal(in_bulk, alone, check_exact=True)
+
+
+def test_what_an_event_was_about_is_told_in_a_sentence() -> None:
+    function = Count(event_type="call_inbound", topic="late_bill", window="7d")
+    assert "of type call_inbound about late_bill" in function.feature.description
+    assert function.derived_phrase.text.endswith("about late bill in the last 7 days")
 
 
 def test_a_total_is_exact_to_the_cent_and_leaves_out_other_events(bulk: Bulk) -> None:
@@ -296,6 +309,7 @@ def test_a_score_is_read_off_its_parts(tmp_path: Path) -> None:
         (Count(event_type="email_open", window="30d"), "email_open_count_30d"),
         (Count(direction="inbound", channel="phone", window="12h"), "phone_inbound_count_12h"),
         (Count(event_type="W_Afhandelen leads"), "w_afhandelen_leads_count"),
+        (Count(event_type="call_inbound", topic="complaint"), "call_inbound_complaint_count"),
         (Total(window="90d"), "event_value_sum_90d"),
         (Ratio(of="email_open", per="email_sent", window="30d"), "email_open_ratio_30d"),
         (Recency(direction="inbound"), "inbound_recency"),
@@ -347,6 +361,8 @@ def test_a_function_survives_the_way_through_json_and_through_its_definition(
         ({"function": "count", "event_type": 7}, "event_type"),
         ({"function": "ratio", "window": "7d"}, "ratio needs of, per"),
         ({"function": "ratio", "of": "a", "per": "b", "prior": 2}, "prior lies in 0 to 1"),
+        ({"function": "count", "topic": 7}, "topic is 7"),
+        ({"function": "ratio", "of": "a", "per": "b", "topic": "c"}, "no other choice of events"),
         ({"function": "ratio", "of": {"kind": "x"}, "per": "b"}, "of of ratio has kind"),
         ({"function": "trend", "windows": ["30d", "7d"]}, "each longer than the last"),
         ({"function": "trend", "window": "30d"}, "a trend takes `windows`"),

@@ -128,6 +128,7 @@ EVENTS = (
     ("quote_sent", "email", "outbound"),
     ("document_received", "mail", "inbound"),
     ("note", "internal", "internal"),
+    ("renewal_notice", "email", "outbound"),
 )
 
 
@@ -327,6 +328,11 @@ def random_world(seed: int, *, leads: int = 12, events: int = 250) -> World:
             content["nested"] = json.dumps({"age": 9, "text": 'a "quoted" \\ ü'})
         return "{" + ", ".join(f'"{k}": {v}' for k, v in content.items()) + "}"
 
+    def properties() -> str | None:
+        topic = r.choice(('"complaint"', '"bill"', '"Complaint"', "null", "7", '{"topic": "bill"}'))
+        whole = ("{}", '["complaint"]', '"complaint"', "null", None)
+        return f'{{"topic": {topic}}}' if r.random() < 0.6 else r.choice(whole)
+
     ids = [f"lead_{i}" for i in range(leads)]
     for i in ids:
         created = moment()
@@ -361,6 +367,7 @@ def random_world(seed: int, *, leads: int = 12, events: int = 250) -> World:
             value=maybe(Decimal(r.randrange(-(10**17), 10**17)).scaleb(-4), 0.2)
             if r.random() < 0.1
             else maybe(Decimal(r.randrange(10**7)).scaleb(-4)),
+            properties=properties(),
             ingested_at=None if late is None else at + timedelta(microseconds=late),
         )
     for agent in ("a", "b", "idle", "unborn"):

@@ -122,7 +122,7 @@ class Ratio(EventFunction):
                 f"prior is {self.prior} and weight {self.weight}; "
                 "the prior lies in 0 to 1, and the weight is not negative"
             )
-        if self.event_type or self.channel or self.direction:
+        if self.event_type or self.channel or self.direction or self.topic:
             raise ValueError("a ratio takes `of` and `per`, no other choice of events")
 
     @property

@@ -20,7 +20,7 @@ Words = str | tuple[str, ...]
 """One word or several."""
 
 _HOUR = timedelta(hours=1)
-_CHOICES = ("event_type", "channel", "direction")
+_CHOICES = ("event_type", "channel", "direction", "topic")
 _DIRECTIONS = {
     "inbound": ("sign of life", "signs of life"),
     "outbound": ("attempt to reach the lead", "attempts to reach the lead"),
@@ -39,6 +39,7 @@ _TYPES = {
     "quote_sent": ("quote sent to the lead", "quotes sent to the lead"),
     "form_submit": ("submitted form", "submitted forms"),
     "document_received": ("received document", "received documents"),
+    "renewal_notice": ("renewal notice", "renewal notices"),
 }
 
 
@@ -50,11 +51,13 @@ class Events:
         event_type: One type or several.
         channel: One channel or several.
         direction: `inbound`, `outbound` or `internal`, or several.
+        topic: What they were about, `topic` in their `properties`, or several.
     """
 
     event_type: Words = ()
     channel: Words = ()
     direction: Words = ()
+    topic: Words = ()
 
     @classmethod
     def of(cls, what: Events | Words) -> Events:
@@ -65,8 +68,14 @@ class Events:
         """Whether a row is one of these events."""
         from sqlframe.standalone import functions as F  # noqa: N812
 
+        from leadml_pipelines.features import primitives as p
+
         tests = [
-            F.col(name).isin([*words]) if len(words) > 1 else F.col(name) == F.lit(words[0])
+            p.attribute_category(F.col("properties"), name, words).isNotNull()
+            if name == "topic"
+            else F.col(name).isin([*words])
+            if len(words) > 1
+            else F.col(name) == F.lit(words[0])
             for name, words in self._given()
         ]
         if not tests:
@@ -90,6 +99,8 @@ class Events:
         text = f"{text} events".strip()
         if "event_type" in named:
             text += f" of type {' or '.join(named['event_type'])}"
+        if "topic" in named:
+            text += f" about {' or '.join(named['topic'])}"
         return text
 
     @property
@@ -108,7 +119,9 @@ class Events:
             " or ".join(named[n]) for n in ("direction", "channel") if n in named
         ).replace("_", " ")
         kinds = " or ".join(named.get("event_type", ())).replace("_", " ")
+        topics = " or ".join(named.get("topic", ())).replace("_", " ")
         ending = f" of type {kinds}" if kinds else ""
+        ending += f" about {topics}" if topics else ""
         one, many = (f"{adjectives} {noun}{ending}".strip() for noun in ("event", "events"))
         return one, many
 
@@ -135,6 +148,7 @@ class EventFunction(FeatureFunction):
         event_type: Only events of this type, or of one of these.
         channel: Only events over this channel.
         direction: Only events of this direction.
+        topic: Only events about this, by `topic` in their `properties`.
         window: How far back, as in `30d` or `12h`; whole hours. None: as far as there is history.
     """
 
@@ -146,6 +160,7 @@ class EventFunction(FeatureFunction):
     event_type: Words = ()
     channel: Words = ()
     direction: Words = ()
+    topic: Words = ()
     window: str | None = None
 
     def __post_init__(self) -> None:
@@ -175,7 +190,7 @@ class EventFunction(FeatureFunction):
     @property
     def events(self) -> Events:
         """Which events it is about."""
-        return Events(self.event_type, self.channel, self.direction)
+        return Events(self.event_type, self.channel, self.direction, self.topic)
 
     @property
     def derived_name(self) -> str:

@@ -10,6 +10,7 @@ from leadml_pipelines.features.functions import (
     Count,
     Diversity,
     Ratio,
+    Recency,
     ResponseTime,
     Total,
     Trend,
@@ -17,8 +18,8 @@ from leadml_pipelines.features.functions import (
 )
 from leadml_pipelines.features.functions.events import window_text
 from leadml_pipelines.features.functions.views import aggregated
-from leadml_pipelines.features.phrase import SLOT, Phrase, counted
-from leadml_pipelines.features.view import Dimension, Feature, feature_view
+from leadml_pipelines.features.phrase import RECENT_DAYS, SLOT, Phrase, counted
+from leadml_pipelines.features.view import KEYS, Dimension, Feature, feature_view
 
 WINDOWS = ("1d", "7d", "30d", "90d")
 """A window of a day is the last 24 hours, `(as_of - 24 h, as_of]`."""
@@ -43,6 +44,8 @@ _EVENT_TYPES: tuple[tuple[str, tuple[str, ...], Dimension], ...] = (
     ("document_received", ("30d",), "intent"),
 )
 CHANNELS = ("email", "phone", "web")
+COMPLAINT = "complaint"
+"""What an event is about (`topic` in its `properties`) when somebody complains."""
 
 FUNCTIONS = (
     *(
@@ -82,6 +85,21 @@ FUNCTIONS = (
     ResponseTime(window="90d"),
     Trend(direction="inbound"),
     Trend(direction="outbound", dimension="relationship"),
+    Count(
+        name="complaint_count_90d",
+        topic=COMPLAINT,
+        direction="inbound",
+        window="90d",
+        dimension="relationship",
+    ),
+    Recency(
+        name="complaint_recency_90d",
+        topic=COMPLAINT,
+        direction="inbound",
+        window="90d",
+        dimension="relationship",
+    ),
+    Recency(event_type="renewal_notice", window="90d", dimension="relationship"),
 )
 
 # fmt: off
@@ -95,6 +113,11 @@ _OTHERS = (
     Feature("agent_event_count_90d", "integer", "events", 0, None, 0,
             "Events with an agent in the last 90 days.", "relationship",
             phrase=counted("event with an agent", "events with an agent", "in the last 90 days")),
+    Feature("renewal_premium_ratio_90d", "double", "ratio", 0, None, None,
+            "Mean annual premium that the renewal notices of the last 90 days ask for (their "
+            "`value`) over that of the active policies; missing without either.", "relationship",
+            phrase=Phrase("The premium asked for at the last renewal, {value} the present one,",
+                          missing="There was no renewal in the last 90 days")),
     Feature("inbound_channel_count_30d", "integer", "channels", 0, 4, 0,
             "Channels the lead used in the last 30 days: e-mail, phone, web, any other.",
             "engagement",
@@ -140,6 +163,12 @@ _PHRASES = {
         "An answering rate of {value} for our calls of the last 90 days",
         missing="We have never reached the lead by phone",
     ),
+    "complaint_count_90d": counted("complaint", "complaints", "in the last 90 days"),
+    "complaint_recency_90d": Phrase(
+        "No complaint for {value}",
+        below=(RECENT_DAYS, "The last complaint, {value} ago,"),
+        missing="There was no complaint in the last 90 days",
+    ),
     "outbound_response_hours_90d": Phrase(
         "An average answering time of {value} in the last 90 days",
         missing="The lead has answered none of our attempts in the last 90 days",
@@ -161,7 +190,7 @@ FEATURES = _features()
     entity="lead",
     description="Counts, ratios, habits and trends of a lead's events.",
     features=FEATURES,
-    reads=("recent_events",),
+    reads=("recent_events", "known_policies"),
 )
 def engagement(read: Mapping[str, Any]) -> Any:
     """One row per lead with events in the last 90 days."""
@@ -178,6 +207,8 @@ def engagement(read: Mapping[str, Any]) -> Any:
         weekday=F.when(inbound, p.day_of_week(at)),
     )
     hour, weekday = F.col("hour"), F.col("weekday")
+    renewal = F.col("event_type") == F.lit("renewal_notice")
+    asked = F.col("value")
     counted = (
         *(
             p.count_if(inbound & (F.col("channel") == F.lit(channel)) & month).alias(
@@ -191,10 +222,22 @@ def engagement(read: Mapping[str, Any]) -> Any:
         ),
         *(p.count_if(weekday == F.lit(day)).alias(f"on_{day}") for day in range(1, 8)),
         p.count_if(F.col("agent_id").isNotNull()).alias("agent_event_count_90d"),
+        p.count_if(renewal & asked.isNotNull()).alias("renewals"),
+        p.money_sum_if(renewal, asked).alias("renewal_premium"),
     )
     frame = aggregated(events, FUNCTIONS, *counted)
     names = [name for name in frame.columns if name.startswith(("used_", "in_", "on_"))]
-    featured = with_functions(frame, FUNCTIONS, "agent_event_count_90d", *names)
+    more = ("agent_event_count_90d", "renewals", "renewal_premium")
+    active = F.col("cancelled_at").isNull()
+    policies = (
+        read["known_policies"]
+        .groupBy(*KEYS)
+        .agg(
+            p.count_if(active).alias("active"),
+            p.money_sum_if(active, F.col("annual_premium")).alias("premium"),
+        )
+    )
+    featured = p.beside(with_functions(frame, FUNCTIONS, *more, *names), policies)
 
     def n(name: str) -> Any:
         return p.double(F.col(name))
@@ -210,6 +253,10 @@ def engagement(read: Mapping[str, Any]) -> Any:
     )
     return p.extend(
         featured,
+        renewal_premium_ratio_90d=p.ratio(
+            p.ratio(F.greatest(F.col("renewal_premium"), p.number(0)), n("renewals")),
+            p.ratio(F.col("premium"), n("active")),
+        ),
         inbound_channel_count_30d=channels,
         inbound_weekend_share_90d=p.share(n("on_6") + n("on_7"), n("inbound_count_90d")),
         inbound_weekday_count_90d=weekdays,

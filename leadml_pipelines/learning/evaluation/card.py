@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from importlib import metadata
 from typing import Any
 
+from leadml_pipelines.learning.evaluation.ages import BAND_NAMES, LEAD_AGE
 from leadml_pipelines.learning.evaluation.gate import Decision
 from leadml_pipelines.learning.evaluation.metric_names import METRIC_NAMES, metric_text, range_text
 from leadml_pipelines.learning.evaluation.plots import draw_curves, draw_shap, words
@@ -259,11 +260,31 @@ def _weakest(facts: CardFacts, evaluation: Mapping[str, Any]) -> str:
         ],
     )
     columns = ", ".join(words(column) for column in evaluation["slices"])
-    return (
+    return _by_age(spec, evaluation["slices"].get(LEAD_AGE, {})) + (
         f"{table}\n\nThe worst of {len(slices)} slices by {columns}: those whose interval ends "
         f"worst, so that a small slice is not called weak because of its noise. A slice with fewer "
         f"than {LEAST_LEADS} {spec.entity}s of each class is not measured."
     )
+
+
+def _by_age(spec: ModelSpec, bands: Mapping[str, Any]) -> str:
+    """The bands of age, the youngest first, each with what the model adds to the rule there."""
+    if not bands:
+        return ""
+    table = _table(
+        (f"age of the {spec.entity}", METRIC_NAMES[spec.metric], "minus heuristic", "rows"),
+        [
+            [
+                band,
+                _cell(spec.metric, bands[band]),
+                _cell(spec.metric, bands[band].get("ahead")),
+                f"{bands[band]['rows']:,}",
+            ]
+            for band in BAND_NAMES
+            if band in bands
+        ],
+    )
+    return f"{table}\n\n"
 
 
 def _limits(facts: CardFacts) -> str:

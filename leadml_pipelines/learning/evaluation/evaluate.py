@@ -37,11 +37,12 @@ def evaluate(
     Returns:
         Plain numbers, fit for JSON. Classification: `roc_auc`, `average_precision`, `log_loss`,
         `brier`, `ece` (see `weighted.ECE_BINS`), `accuracy`, `precision`, `recall`, `base_rate`.
-        Regression: `r2`, `spearman`, `mae`, `total_ratio` (all that was predicted over all that
-        came), `mean`. Both: `captured_10` and `captured_20`, the share of all positives (or of the
-        whole value) in the tenth and the fifth of the rows that rank best, and `lift_10` and
-        `lift_20`, the same over what a random choice would hold; `rows` and `positives`. A metric
-        that is undefined (one class only, nothing predicted) is absent.
+        Regression: `gini` (how well the value is ranked), `r2`, `spearman`, `mae`, `total_ratio`
+        (all that was predicted over all that came), `mean`. Both: `captured_10` and
+        `captured_20`, the share of all positives (or of the whole value) in the tenth and the fifth
+        of the rows that rank best, and `lift_10` and `lift_20`, the same over what a random choice
+        would hold; `rows` and `positives`. A metric that is undefined (one class only, nothing
+        predicted) is absent.
     """
     metrics: dict[str, Any] = _metrics(spec, labels, values, threshold)
     if moments is not None:

@@ -149,7 +149,15 @@ def examine(
         for who, (of, threshold) in {"model": (values, model.threshold), **others}.items()
     }
     measured = {who: measure(one, draws) for who, one in scored.items()}
-    slices = measure_slices(spec, test, labels, values, draws, threshold=model.threshold)
+    slices = measure_slices(
+        spec,
+        test,
+        labels,
+        values,
+        draws,
+        threshold=model.threshold,
+        rule=others["heuristic"][0],
+    )
     summary = shap_summary(model, matrix, seed=trained.seed)
     differences = _differences(measured)
     evaluation: dict[str, Any] = {

@@ -38,7 +38,8 @@ def decide(spec: ModelSpec, evaluation: Mapping[str, Any], remarks: Sequence[str
     the worse side, or by more than the spec's margin, so that many small steps can't lead down;
     when its chances are off by more than is allowed and by more than chance would make sound ones
     look (for values: when their sum is off by more than is allowed and by more than noise);
-    or when a slice is below the spec's floor for slices beyond noise.
+    or when in a slice (of young leads, say) the heuristic is better beyond noise, or the metric
+    below the spec's floor for slices.
 
     Args:
         spec: Names the metric and the limits.
@@ -163,34 +164,63 @@ def _calibration(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Ju
 
 
 def _slices(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judged]:
-    if spec.slice_floor is None:
-        return
     slices = [
         Slice(column, word, **facts)
         for column, words in evaluation["slices"].items()
         for word, facts in words.items()
     ]
     if not slices:
-        yield _Judged(True, f"no slice has {LEAST_LEADS} leads of each class, so none was compared")
+        if spec.slice_floor is not None:
+            said = f"no slice has {LEAST_LEADS} leads of each class, so none was compared"
+            yield _Judged(True, said)
         return
+    yield from _slices_and_heuristic(spec, slices)
+    if spec.slice_floor is not None:
+        yield from _slices_and_floor(spec, slices, spec.slice_floor)
+
+
+def _slices_and_heuristic(spec: ModelSpec, slices: Sequence[Slice]) -> Iterator[_Judged]:
+    compared = [(one, one.ahead) for one in slices if one.ahead is not None]
+    behind = [
+        (one, ahead)
+        for one, ahead in compared
+        if one.surely_behind(spec.higher_is_better, len(compared))
+    ]
+    for one, ahead in behind:
+        ends = range_text(spec.metric, ahead["low"], ahead["high"])
+        yield _Judged(
+            False,
+            f"{METRIC_NAMES[spec.metric]} {_text(spec, one.value)} where {one.column} is "
+            f"{one.word} is worse than the heuristic {spec.heuristic}, beyond noise: the "
+            f"difference on the same rows is {_text(spec, ahead['value'])} ({ends})",
+        )
+    if compared and not behind:
+        yield _Judged(
+            True,
+            f"in none of {len(compared)} slices the heuristic {spec.heuristic} is better beyond "
+            "noise",
+        )
+
+
+def _slices_and_floor(spec: ModelSpec, slices: Sequence[Slice], floor: float) -> Iterator[_Judged]:
     sign = 1 if spec.higher_is_better else -1
     below = [
         one
         for one in slices
-        if sign * one.kindest(spec.higher_is_better, len(slices)) < sign * spec.slice_floor
+        if sign * one.kindest(spec.higher_is_better, len(slices)) < sign * floor
     ]
     for one in below:
         yield _Judged(
             False,
             f"{METRIC_NAMES[spec.metric]} {_text(spec, one.value)} "
             f"({range_text(spec.metric, one.low, one.high)}) where {one.column} is {one.word} is "
-            f"worse than the floor of slices, {_text(spec, spec.slice_floor)}, beyond noise",
+            f"worse than the floor of slices, {_text(spec, floor)}, beyond noise",
         )
     if not below:
         yield _Judged(
             True,
             f"none of {len(slices)} slices is worse than the floor of slices, "
-            f"{_text(spec, spec.slice_floor)}, beyond noise",
+            f"{_text(spec, floor)}, beyond noise",
         )
 
 

@@ -13,6 +13,7 @@ METRIC_NAMES: Mapping[str, str] = {
     "accuracy": "accuracy",
     "precision": "precision",
     "recall": "recall",
+    "gini": "Gini index",
     "r2": "R2",
     "spearman": "Spearman correlation",
     "mae": "mean absolute error",

@@ -1,4 +1,4 @@
-"""The same model for whom: its metric apart for each source, state, product, agent."""
+"""The same model for whom: its metric apart for each source, state, product, agent, and age."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from leadml_pipelines.learning.evaluation.ages import LEAD_AGE, age_bands
 from leadml_pipelines.learning.evaluation.intervals import LEVEL, Resamples, measure
 from leadml_pipelines.learning.evaluation.weighted import Scored
 from leadml_pipelines.learning.spec import HIGHER_IS_BETTER, ModelSpec
@@ -36,6 +37,8 @@ class Slice:
         value: The metric.
         low: Lower end of its 95 % interval.
         high: Upper end.
+        ahead: `value`, `low` and `high` of how much greater the metric is than that of the rule
+            that the model replaces, on the same rows and resamples; None where the rule has none.
     """
 
     column: str
@@ -45,6 +48,7 @@ class Slice:
     value: float
     low: float
     high: float
+    ahead: Mapping[str, float] | None = None
 
     def better_end(self, higher_is_better: bool) -> float:
         """The end of the interval that is kindest to the model."""
@@ -57,11 +61,23 @@ class Slice:
         the level is shared out among all that were looked at (Bonferroni), on a normal curve as
         wide as the interval.
         """
-        normal = NormalDist()
-        tail = (1 - LEVEL) / 2
-        deviation = (self.high - self.low) / 2 / normal.inv_cdf(1 - tail)
-        reach = normal.inv_cdf(1 - tail / max(looked_at, 1)) * deviation
+        reach = _reach(self.low, self.high, looked_at)
         return self.value + reach if higher_is_better else self.value - reach
+
+    def surely_behind(self, higher_is_better: bool, looked_at: int) -> bool:
+        """Whether the rule is better here, and by more than noise among so many slices."""
+        if self.ahead is None:
+            return False
+        value = self.ahead["value"] if higher_is_better else -self.ahead["value"]
+        return value + _reach(self.ahead["low"], self.ahead["high"], looked_at) < 0
+
+
+def _reach(low: float, high: float, looked_at: int) -> float:
+    """From the figure to the end of its interval, were the level shared out among so many."""
+    normal = NormalDist()
+    tail = (1 - LEVEL) / 2
+    deviation = (high - low) / 2 / normal.inv_cdf(1 - tail)
+    return normal.inv_cdf(1 - tail / max(looked_at, 1)) * deviation
 
 
 def measure_slices(
@@ -72,16 +88,19 @@ def measure_slices(
     resamples: Resamples,
     *,
     threshold: float,
+    rule: Values,
 ) -> tuple[Slice, ...]:
     """The spec's metric on each slice that is large enough (`LEAST_LEADS`).
 
     Args:
-        spec: Names the columns and the metric. A column that the frame lacks is no slice.
+        spec: Names the columns and the metric. A column that the frame lacks is no slice;
+            `lead_age` is none, but made of `as_of` and `created_at` (see `ages`).
         frame: The test rows.
         labels: float64[n], what happened.
         values: float64[n], the predictions.
         resamples: Draws of the leads of these rows.
         threshold: Probability from which the prediction is yes.
+        rule: float64[n], what the rule that the model replaces says.
 
     Returns:
         The slices, the worst first: that whose interval ends lowest (for a loss: begins highest).
@@ -89,19 +108,27 @@ def measure_slices(
     """
     found: list[Slice] = []
     for column in spec.slices:
-        if column not in frame:
+        words = _words(frame, column)
+        if words is None:
             continue
-        words = frame[column].astype(object)
         for word in sorted({str(w) for w in words.dropna()}):
             chosen = (words.astype(str) == word).to_numpy(bool)
             if not _large_enough(labels[chosen], resamples.codes[chosen]):
                 continue
-            scored = Scored(spec.objective, labels[chosen], values[chosen], threshold)
-            measured = measure(scored, resamples.within(chosen), (spec.metric,)).intervals()
-            if spec.metric in measured:
+            mine, theirs = (
+                measure(
+                    Scored(spec.objective, labels[chosen], of[chosen], threshold),
+                    resamples.within(chosen),
+                    (spec.metric,),
+                )
+                for of in (values, rule)
+            )
+            measured = mine.intervals().get(spec.metric)
+            if measured is not None:
                 positives = int((labels[chosen] > 0).sum())
+                ahead = mine.minus(theirs).get(spec.metric)
                 found.append(
-                    Slice(column, word, int(chosen.sum()), positives, **measured[spec.metric])
+                    Slice(column, word, int(chosen.sum()), positives, **measured, ahead=ahead)
                 )
     better = HIGHER_IS_BETTER[spec.metric]
     sign = 1 if better else -1
@@ -115,6 +142,13 @@ def slices_document(slices: tuple[Slice, ...]) -> dict[str, dict[str, Mapping[st
         facts = asdict(one)
         document.setdefault(facts.pop("column"), {})[facts.pop("word")] = facts
     return document
+
+
+def _words(frame: pd.DataFrame, column: str) -> pd.Series | None:
+    """What the rows are cut by; None where they can't be."""
+    if column == LEAD_AGE:
+        return age_bands(frame) if {"as_of", "created_at"} <= {*frame.columns} else None
+    return frame[column].astype(object) if column in frame else None
 
 
 def _large_enough(labels: Values, leads: npt.NDArray[np.intp]) -> bool:

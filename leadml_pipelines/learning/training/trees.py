@@ -58,7 +58,8 @@ class Trees:
     Attributes:
         booster: XGBoost's own object.
         rounds: How many of its rounds count.
-        shift: What class weights added to every raw score, in log-odds; raw scores are without it.
+        shift: What class weights or the scale of the labels added to every raw score, in log-odds
+            or in the logarithm of the value; raw scores are without it.
     """
 
     booster: Any
@@ -116,17 +117,21 @@ def fit_trees(
             chosen = fits
         else:
             stops, rounds = None, min(ROUNDS_UNSTOPPED, spec.rounds)
-    positive = 1.0
+    positive, scale = 1.0, 1.0
     if spec.objective == "classification":
         positive = _positive_weight(rows.labels[chosen]) ** params["class_weights"]
-    fit = matrix(rows, chosen, params, positive=positive)
+    elif link_of(params) == "log":
+        # In units of the mean a row weighs about 1, whatever the currency: `min_child_weight` and
+        # `reg_lambda` count rows, as they do for every other objective.
+        scale = float(rows.labels[chosen].mean()) or 1.0
+    fit = matrix(rows, chosen, params, positive=positive, scale=scale)
     watched: dict[str, Any] = {}
     if stops is not None:
-        valid = matrix(rows, stops, params, positive=positive, like=fit)
+        valid = matrix(rows, stops, params, positive=positive, scale=scale, like=fit)
         watched = {"evals": [(valid, "newest")], "early_stopping_rounds": PATIENCE}
     booster = boost(params, fit, rounds or spec.rounds, rows.encoder.names, heartbeat, **watched)
     used = booster.best_iteration + 1 if stops is not None else booster.num_boosted_rounds()
-    return Trees(booster, used, float(np.log(positive)))
+    return Trees(booster, used, float(np.log(positive) - np.log(scale)))
 
 
 def boost(
@@ -162,6 +167,7 @@ def matrix(
     *,
     labels: Vector | None = None,
     positive: float = 1.0,
+    scale: float = 1.0,
     like: Any = None,
 ) -> Any:
     """Some of the rows as XGBoost's quantised matrix.
@@ -172,6 +178,7 @@ def matrix(
         params: For the number of bins and threads.
         labels: float64[len(chosen)], instead of the rows' own.
         positive: Weight of a positive row against a negative one.
+        scale: What the labels are divided by.
         like: Another matrix whose bins to use.
     """
     target = rows.labels[chosen] if labels is None else labels
@@ -180,7 +187,7 @@ def matrix(
     with deferred():
         return _xgboost().QuantileDMatrix(
             rows.values[chosen],
-            target,
+            target / scale,
             weight=weight,
             feature_types=rows.encoder.xgboost_types,
             enable_categorical=True,

@@ -129,9 +129,23 @@ def test_slices_by_agent_and_source_are_there_and_the_worst_is_one_of_them(
     examined: Examination,
 ) -> None:
     slices, worst = examined.evaluation["slices"], examined.evaluation["worst_slice"]
-    assert set(slices) == {"source", "agent"}
+    assert set(slices) == {"source", "agent", "lead_age"}
     assert set(slices["agent"]) == {"ann", "bob"}
     assert slices[worst["column"]][worst["word"]]["value"] == worst["value"]
+
+
+def test_the_card_shows_the_ages_of_the_leads_and_what_the_model_adds_to_the_rule(
+    examined: Examination,
+) -> None:
+    ages = examined.evaluation["slices"]["lead_age"]
+    assert set(ages) == {"up to 6 hours", "6 hours to 2 days", "2 to 7 days"}
+    text = examined.card[CARD_FILE].decode()
+    lines = [line for line in text.splitlines() if line.startswith("| up to 6 hours")]
+    (line,) = lines
+    for figure in (ages["up to 6 hours"], ages["up to 6 hours"]["ahead"]):
+        assert f"{figure['value']:.3f}" in line
+    order = [text.index(f"| {band} |") for band in ("up to 6 hours", "6 hours to 2 days")]
+    assert order == sorted(order)
 
 
 def test_one_seed_gives_one_examination(trained: TrainedModel) -> None:

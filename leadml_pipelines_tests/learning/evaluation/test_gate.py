@@ -161,9 +161,32 @@ def test_the_more_slices_are_looked_at_the_further_off_one_must_be() -> None:
     assert decide(spec_for(slice_floor=0.55), _evaluation(slices=many)).passed
 
 
-def test_without_a_floor_for_slices_none_is_judged() -> None:
+def test_without_a_floor_for_slices_none_is_judged_by_its_metric_alone() -> None:
     slices = {"state": {"TX": _slice(0.1, 0.001)}}
     assert decide(spec_for(slice_floor=None), _evaluation(slices=slices)).passed
+
+
+@pytest.mark.parametrize("floor", [None, 0.1])
+def test_a_candidate_worse_than_the_heuristic_for_young_leads_is_rejected(
+    floor: float | None,
+) -> None:
+    ahead = {"value": -0.08, "low": -0.11, "high": -0.05}
+    slices = {"lead_age": {"up to 6 hours": {**_slice(0.6, 0.02), "ahead": ahead}}}
+    decision = decide(spec_for(slice_floor=floor), _evaluation(slices=slices))
+    assert not decision.passed
+    assert decision.reasons[0] == (
+        "ROC AUC 0.600 where lead_age is up to 6 hours is worse than the heuristic "
+        "quality_threshold, beyond noise: the difference on the same rows is -0.080 "
+        "(-0.110 to -0.050)"
+    )
+
+
+def test_a_candidate_behind_the_heuristic_within_noise_in_a_slice_passes_and_says_so() -> None:
+    ahead = {"value": -0.01, "low": -0.04, "high": 0.02}
+    slices = {"lead_age": {"up to 6 hours": {**_slice(0.6, 0.02), "ahead": ahead}}}
+    decision = decide(spec_for(), _evaluation(slices=slices))
+    assert decision.passed
+    assert "in none of 1 slices the heuristic quality_threshold" in _sentence(decision, "slices")
 
 
 def test_no_slice_large_enough_is_said_and_passes() -> None:

@@ -17,9 +17,13 @@ def _frame(words: list[str | None]) -> pd.DataFrame:
     return pd.DataFrame({"entity_id": [f"lead_{at}" for at in range(len(words))], "state": words})
 
 
-def _slices(frame: pd.DataFrame, labels: np.ndarray, values: np.ndarray) -> tuple[Slice, ...]:
+def _slices(
+    frame: pd.DataFrame, labels: np.ndarray, values: np.ndarray, rule: np.ndarray | None = None
+) -> tuple[Slice, ...]:
     draws = draw(frame["entity_id"].to_numpy(), seed=1, resamples=100)
-    return measure_slices(spec_for(), frame, labels, values, draws, threshold=0.5)
+    constant = np.full(len(frame), 0.5)
+    rule = constant if rule is None else rule
+    return measure_slices(spec_for(), frame, labels, values, draws, threshold=0.5, rule=rule)
 
 
 def test_the_slice_where_the_model_guesses_is_the_worst() -> None:
@@ -58,8 +62,44 @@ def test_a_small_noisy_slice_is_not_the_worst() -> None:
     assert surely.better_end(True) < noisy.better_end(True)
 
 
+def test_a_slice_says_how_far_the_model_is_ahead_of_the_rule() -> None:
+    rng = np.random.default_rng(1)
+    frame = _frame(["TX"] * 300 + ["NY"] * 300)
+    labels = (rng.random(600) < 0.5).astype(float)
+    good, guess = labels + rng.normal(0, 0.5, 600), rng.random(600)
+    in_texas = (frame["state"] == "TX").to_numpy()
+    found = _slices(frame, labels, np.where(in_texas, guess, good), np.where(in_texas, good, guess))
+    texas, new_york = sorted(found, key=lambda one: one.word, reverse=True)
+    assert texas.ahead is not None
+    assert texas.ahead["low"] < texas.ahead["value"] < texas.ahead["high"] < -0.2
+    assert texas.surely_behind(True, looked_at=2)
+    assert new_york.ahead is not None
+    assert new_york.ahead["low"] > 0.2
+    assert not new_york.surely_behind(True, looked_at=2)
+    # Of a loss the greater one is the worse.
+    assert new_york.surely_behind(False, looked_at=2)
+
+
+def test_behind_the_rule_within_noise_is_not_surely_behind() -> None:
+    ahead = {"value": -0.05, "low": -0.10, "high": -0.001}
+    one = Slice("lead_age", "up to 6 hours", 900, 90, 0.6, 0.5, 0.7, ahead)
+    assert one.surely_behind(True, looked_at=1)
+    assert not one.surely_behind(True, looked_at=20)
+
+
+def test_the_age_of_the_lead_is_a_slice_wherever_the_rows_tell_it() -> None:
+    labels = np.arange(240) % 2.0
+    frame = _frame([None] * 240).assign(created_at=pd.Timestamp("2026-03-01", tz="UTC"))
+    assert _slices(frame, labels, labels) == ()
+    hours = pd.to_timedelta([1] * 120 + [72] * 120, unit="h")
+    found = _slices(frame.assign(as_of=frame["created_at"] + hours), labels, labels)
+    assert {(one.column, one.word, one.rows) for one in found} == {
+        ("lead_age", "up to 6 hours", 120),
+        ("lead_age", "2 to 7 days", 120),
+    }
+
+
 def test_slices_are_written_by_column_and_word() -> None:
     one = Slice("state", "TX", 100, 40, 0.7, 0.6, 0.8)
-    assert slices_document((one,)) == {
-        "state": {"TX": {"rows": 100, "positives": 40, "value": 0.7, "low": 0.6, "high": 0.8}}
-    }
+    facts = {"rows": 100, "positives": 40, "value": 0.7, "low": 0.6, "high": 0.8, "ahead": None}
+    assert slices_document((one,)) == {"state": {"TX": facts}}

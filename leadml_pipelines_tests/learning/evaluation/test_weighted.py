@@ -126,6 +126,30 @@ def test_a_tie_across_the_edge_of_the_best_fifth_counts_in_part() -> None:
     assert _plain("classification", labels, np.full(10, 0.4))["captured_20"] == pytest.approx(0.2)
 
 
+def test_the_gini_index_is_twice_the_area_between_the_captured_curve_and_chance() -> None:
+    labels = np.array([0, 100, 0, 0, 900, 0, 0, 0, 0, 0], np.float64)
+    values = np.linspace(9, 0, 10)
+    reached = np.arange(0, 11) / 10
+    captured = np.concatenate([[0], np.cumsum(labels)]) / labels.sum()
+    area = np.trapezoid(captured, reached)
+    assert _plain("regression", labels, values)["gini"] == pytest.approx(2 * area - 1)
+    assert _plain("regression", labels, -values)["gini"] == pytest.approx(1 - 2 * area)
+    assert _plain("regression", labels, np.ones(10))["gini"] == pytest.approx(0)
+
+
+def test_no_order_has_a_greater_gini_index_than_that_by_the_value_to_be_expected() -> None:
+    rng = np.random.default_rng(3)
+    chance, premium = rng.uniform(0.02, 0.2, 40_000), rng.choice([500.0, 4_000.0], 40_000)
+    came = (rng.random(40_000) < chance) * premium
+    gini, spearman = (
+        [_plain("regression", came, by)[name] for by in (chance * premium, chance)]
+        for name in ("gini", "spearman")
+    )
+    assert gini[0] > gini[1]
+    # Why the lead score is not judged by Spearman's correlation: the truth itself loses by it.
+    assert spearman[0] < spearman[1]
+
+
 def test_captured_value_is_a_share_of_the_whole_value() -> None:
     labels = np.array([900, 0, 100, 0, 0, 0, 0, 0, 0, 0], np.float64)
     assert _plain("regression", labels, np.linspace(9, 0, 10))["captured_10"] == pytest.approx(0.9)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -61,6 +62,23 @@ def test_raw_scores_are_log_odds_whatever_the_class_weights(weights: float) -> N
     trees = fit_trees(spec, base, rows, np.arange(8_000), rounds=80)
     chances = 1 / (1 + np.exp(-trees.raw_scores(rows.values)))
     assert chances.mean() == pytest.approx(rows.labels.mean(), abs=0.02)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1_000.0])
+def test_values_with_a_log_link_are_learned_alike_in_every_currency(unit: float) -> None:
+    spec = spec_for("regression", params={"objective": "reg:tweedie"})
+    rows = rows_of(list(range(4_000)), list(range(4_000)))
+    priced = replace(rows, labels=rows.labels * unit)
+    base = base_params(spec, seed=1, threads=1, device="cpu")
+    plain, scaled = (
+        fit_trees(spec, base, of, np.arange(4_000), rounds=60) for of in (rows, priced)
+    )
+    values = np.exp(scaled.raw_scores(rows.values))
+    np.testing.assert_allclose(values / unit, np.exp(plain.raw_scores(rows.values)), rtol=1e-4)
+    assert values.mean() == pytest.approx(priced.labels.mean(), rel=0.1)
+    # A leaf of fewer rows than `min_child_weight` has no right to be.
+    stump = fit_trees(spec, {**base, "min_child_weight": 5_000}, priced, np.arange(4_000), rounds=9)
+    assert np.ptp(stump.raw_scores(rows.values)) == 0
 
 
 def test_without_a_gpu_cuda_falls_back_with_one_warning(
