@@ -26,22 +26,18 @@ BEFORE = timedelta(days=7)
 
 # An answer's vector is known by whose it is and what moment it describes.
 _SAMPLE = """
-WITH mine AS (
-    SELECT DISTINCT entity_id, features_as_of AS as_of FROM leadml.predictions
-    WHERE model_name = %(name)s AND entity_type = %(entity)s
-    AND predicted_at > %(since)s AND predicted_at <= %(until)s
-), asked AS (
-    SELECT p.entity_id, count(*) AS answers
-    FROM leadml.predictions p JOIN mine m ON m.entity_id = p.entity_id
-    AND m.as_of = p.features_as_of
-    WHERE p.entity_type = %(entity)s
-    AND p.predicted_at > %(early)s AND p.predicted_at <= %(until)s
-    GROUP BY p.entity_id
+WITH asked AS (
+    SELECT entity_id, features_as_of AS as_of, count(*) AS answers FROM leadml.predictions
+    WHERE entity_type = %(entity)s AND predicted_at > %(early)s AND predicted_at <= %(until)s
+    GROUP BY entity_id, features_as_of
+    HAVING bool_or(model_name = %(name)s AND predicted_at > %(since)s)
+), mine AS (
+    SELECT entity_id, as_of, sum(answers) OVER (PARTITION BY entity_id)::float8 AS answers
+    FROM asked
 )
-SELECT DISTINCT ON (f.entity_id) f.schema_id, f.vector, f.share, a.answers
+SELECT DISTINCT ON (f.entity_id) f.schema_id, f.vector, f.share, m.answers
 FROM leadml.served_features f
 JOIN mine m ON m.entity_id = f.entity_id AND m.as_of = f.as_of
-JOIN asked a ON a.entity_id = f.entity_id
 WHERE f.entity_type = %(entity)s AND f.share > 0
 AND f.served_at > %(early)s AND f.served_at <= %(until)s
 ORDER BY f.entity_id, f.as_of DESC, f.served_at DESC
@@ -70,6 +66,8 @@ def read_served_sample(
 
     times = {"since": since, "until": until, "early": since - BEFORE}
     with connect(url) as connection:
+        # Nobody can tell beforehand how many groups there are, and a loop in a loop takes hours.
+        connection.execute("SET LOCAL enable_nestloop = off")
         rows = connection.execute(_SAMPLE, {"name": name, "entity": entity, **times}).fetchall()
         documents = dict(connection.execute(_SCHEMAS, (entity,)).fetchall())
     if not rows:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -254,6 +256,17 @@ def test_failing_trainings_fail_their_check_whoever_began_them(postgres_url: str
     assert "2 more were cancelled" in words
 
 
+ALERTS = """
+import sys
+import dagster as dg
+from leadml_pipelines.assets.monitoring import alerts
+from leadml_pipelines.resources.connections import PostgresResource, SettingsResource
+resources = {"postgres": PostgresResource(url=sys.argv[1]), "settings": SettingsResource()}
+with dg.DagsterInstance.ephemeral() as instance:
+    assert dg.materialize([alerts], resources=resources, instance=instance).success
+"""
+
+
 def texts(hook: Hook) -> Sequence[str]:
     """What the webhook was told, message by message."""
     return [body["text"] for _, _, body in hook.received]
@@ -279,6 +292,23 @@ def test_the_webhook_is_told_once_and_of_the_end(
     assert len(hook.received) == 2
     assert "stale features" in texts(hook)[0]
     assert texts(hook)[1].startswith("resolved: ")
+
+
+def test_two_runs_at_once_tell_the_webhook_once(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the nightly one and the hourly one, or two daemons: each a process of its own."""
+    serve(postgres_url, stale=True)
+    with Hook().running() as hook:
+        hook.delay = 1.0
+        monkeypatch.setenv("LEADML_ALERT_WEBHOOK", hook.address().get_secret_value())
+        command = [sys.executable, "-c", ALERTS, postgres_url]
+        both = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(2)]
+        assert [process.wait(200) for process in both] == [0, 0]
+    assert len(hook.received) == 1
+    with connect(postgres_url) as connection:
+        rows = connection.execute("SELECT rule FROM leadml.alerts ORDER BY rule").fetchall()
+    assert rows == [("cache_hit_rate",), ("stale_share",)]
 
 
 def test_a_webhook_that_refuses_is_a_failed_check_and_is_told_the_next_time(
