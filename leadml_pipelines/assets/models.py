@@ -60,7 +60,7 @@ def training_set_asset(name: str) -> dg.AssetsDefinition:
         from leadml_pipelines.monitoring.trainings import recorded_training
 
         config = settings.load()
-        with recorded_training(postgres.url, name, "dagster", context.run_id) as training:
+        with recorded_training(postgres.url, name, "dagster", context.run.run_id) as training:
             built = build_from_newest_extract(specs(config)[name], config)
             saved = save_training_set(built, config.training_sets)
             # Rows are no training yet; without them there is none, and that is a failed one.
@@ -117,7 +117,7 @@ def model_asset(name: str) -> dg.AssetsDefinition:
         if wanted and (name not in house.models or house.models[name].tuner is None):
             spec = spec.with_overrides(ModelOverrides.model_validate({"tuner": wanted}))
         spec = spec.with_overrides(ModelOverrides.model_validate(config.model_dump()))
-        with recorded_training(postgres.url, name, "dagster", context.run_id) as training:
+        with recorded_training(postgres.url, name, "dagster", context.run.run_id) as training:
             training_set = latest_training_set(house.training_sets, spec)
             trained = train(
                 spec,
