@@ -51,7 +51,10 @@ def _ended_after(seconds: float, gen: PQGen[T]) -> PQGen[T]:
         while True:
             ready = yield wanted
             if not ready and time.monotonic() > deadline:
-                raise SilentServerError(f"no answer in {seconds:g} s")
+                raise SilentServerError(
+                    f"PostgreSQL gave no answer in {seconds:g} s; look whether it is overloaded or "
+                    "frozen"
+                )
             wanted = gen.send(ready)
     except StopIteration as end:
         found: T = end.value
@@ -69,8 +72,16 @@ def connect(
             `SilentServerError`; None: for ever. Longer than the server's own limits, which leave
             the connection in order.
         options: passed to `psycopg.connect`, for example `autocommit=True`.
+
+    Raises:
+        SilentServerError: the server did not let us in within the `connect_timeout` of the options.
     """
-    connection = _Connection.connect(url, options=_SESSION, **options)
+    try:
+        connection = _Connection.connect(url, options=_SESSION, **options)
+    except psycopg.errors.ConnectionTimeout as error:
+        raise SilentServerError(
+            "PostgreSQL did not let us in in time; look whether it is overloaded or frozen"
+        ) from error
     connection.answer_seconds = answer_seconds
     return connection
 

@@ -201,7 +201,7 @@ class Settings(BaseSettings):
         description="target of the 95th percentile of a prediction's latency, in milliseconds",
     )
     alert_training_success: float = Field(
-        0.95, ge=0, le=1, description="fewest runs of nightly_training that end well, as a share"
+        0.95, ge=0, le=1, description="fewest trainings that end with a model, as a share"
     )
     alert_webhook: SecretStr | None = Field(
         None, description="address that alerts are posted to as JSON, `https://...`"

@@ -17,11 +17,13 @@ def empty_tables(connection: psycopg.Connection[Any], *tables: str) -> None:
 
 
 def empty_registry(connection: psycopg.Connection[Any]) -> None:
-    """Forget all models, what the aliases point to and every change of them.
+    """Forget all models and trainings, what the aliases point to and every change of them.
 
     By TRUNCATE: a trigger keeps single changes from being deleted.
     """
-    connection.execute("TRUNCATE leadml.models, leadml.model_aliases, leadml.model_alias_changes")
+    connection.execute(
+        "TRUNCATE leadml.models, leadml.model_aliases, leadml.model_alias_changes, leadml.trainings"
+    )
 
 
 def drop_snapshots(connection: psycopg.Connection[Any]) -> None:

@@ -50,17 +50,21 @@ def training_set_asset(name: str) -> dg.AssetsDefinition:
         pool="duckdb",
     )
     def asset(
-        context: dg.AssetExecutionContext, settings: SettingsResource
+        context: dg.AssetExecutionContext, postgres: PostgresResource, settings: SettingsResource
     ) -> dg.MaterializeResult:
         from leadml_pipelines.learning.specs import specs
         from leadml_pipelines.learning.training_set import (
             build_from_newest_extract,
             save_training_set,
         )
+        from leadml_pipelines.monitoring.trainings import recorded_training
 
         config = settings.load()
-        built = build_from_newest_extract(specs(config)[name], config)
-        saved = save_training_set(built, config.training_sets)
+        with recorded_training(postgres.url, name, "dagster", context.run.run_id) as training:
+            built = build_from_newest_extract(specs(config)[name], config)
+            saved = save_training_set(built, config.training_sets)
+            # Rows are no training yet; without them there is none, and that is a failed one.
+            training.outcome = None
         context.log.info("%d rows, %d labels not known yet", saved.rows, saved.unknown_labels)
         return dg.MaterializeResult(
             metadata=rows(
@@ -104,6 +108,7 @@ def model_asset(name: str) -> dg.AssetsDefinition:
         from leadml_pipelines.learning.specs import specs
         from leadml_pipelines.learning.training.train import journal_of, train
         from leadml_pipelines.learning.training_set import latest_training_set
+        from leadml_pipelines.monitoring.trainings import recorded_training
         from leadml_pipelines.settings import ModelOverrides
 
         house = settings.load()
@@ -112,20 +117,22 @@ def model_asset(name: str) -> dg.AssetsDefinition:
         if wanted and (name not in house.models or house.models[name].tuner is None):
             spec = spec.with_overrides(ModelOverrides.model_validate({"tuner": wanted}))
         spec = spec.with_overrides(ModelOverrides.model_validate(config.model_dump()))
-        training_set = latest_training_set(house.training_sets, spec)
-        trained = train(
-            spec,
-            training_set,
-            seed=house.seed,
-            threads=house.training_threads,
-            device=house.device,
-            journal=journal_of(house.tuning, spec, training_set, house.seed),
-            progress=live_progress(context),
-        )
-        context.log.info("examining on %d newer rows", len(trained.test))
-        models = registry(postgres, settings)
-        examined, compared_with = models.examine(trained)
-        record = models.store(trained, examined, compared_with)
+        with recorded_training(postgres.url, name, "dagster", context.run.run_id) as training:
+            training_set = latest_training_set(house.training_sets, spec)
+            trained = train(
+                spec,
+                training_set,
+                seed=house.seed,
+                threads=house.training_threads,
+                device=house.device,
+                journal=journal_of(house.tuning, spec, training_set, house.seed),
+                progress=live_progress(context),
+            )
+            context.log.info("examining on %d newer rows", len(trained.test))
+            models = registry(postgres, settings)
+            examined, compared_with = models.examine(trained)
+            record = models.store(trained, examined, compared_with)
+            training.outcome = "succeeded" if record.passed_gate else "rejected"
         figures = {m: v for m, v in record.metrics.items() if isinstance(v, int | float)}
         return dg.MaterializeResult(
             metadata={

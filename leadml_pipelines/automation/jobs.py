@@ -7,6 +7,8 @@ from leadml_pipelines.assets.online import online_assets
 
 # These five read or replace the newest extract: one at a time, the others wait in the queue.
 ONE_AT_A_TIME = {"leadml/exclusive": "extract"}
+LONGEST = "dagster/max_runtime"
+"""Tag of a run: the seconds after which Dagster's daemon ends it."""
 
 nightly_features = dg.define_asset_job(
     "nightly_features",
@@ -64,7 +66,8 @@ daily_monitoring = dg.define_asset_job(
     selection=dg.AssetSelection.groups("monitoring"),
     description="Drift of every model, live performance, and the alerts that follow.",
     executor_def=dg.in_process_executor,
-    tags=ONE_AT_A_TIME,
+    # Bulk reading has no limit of its own: a server that freezes under it would hold the extract.
+    tags={**ONE_AT_A_TIME, LONGEST: "7200"},
 )
 
 watch_alerts = dg.define_asset_job(
@@ -72,7 +75,7 @@ watch_alerts = dg.define_asset_job(
     selection=dg.AssetSelection.assets("alerts"),
     description="The alert rules alone, by what the log and the last daily run tell.",
     executor_def=dg.in_process_executor,
-    tags={"leadml/exclusive": "watch_alerts"},
+    tags={"leadml/exclusive": "watch_alerts", LONGEST: "1800"},
 )
 
 JOBS = [

@@ -39,7 +39,11 @@ def drift_retraining_sensor(
     drifted = {}
     for name in SPECS:
         champion = models.champion(name)
-        found = champion and newest_drift(postgres.url, name, champion.model_id, now - FRESH)
+        # Only what the next training would learn from: by a selection that callers make, or a fault
+        # in serving, another training mends nothing.
+        found = champion and newest_drift(
+            postgres.url, name, champion.model_id, "snapshot", now - FRESH
+        )
         if found and unexpected(found, expected):
             drifted[name] = found
     if not drifted:

@@ -50,7 +50,8 @@ def _request(
         if run.status in UNDER_WAY:
             return dg.SkipReason(f"run {run.run_id} is publishing")
         failed = run.status == dg.DagsterRunStatus.FAILURE
-        if failed and ended is not None and utc_now().timestamp() - ended < PATIENCE_SECONDS:
+        # A run that ended in the future did so by a clock that was put back since.
+        if failed and ended and 0 <= utc_now().timestamp() - ended < PATIENCE_SECONDS:
             return dg.SkipReason(f"run {run.run_id} failed a moment ago; trying again soon")
     return dg.RunRequest(asset_selection=assets)
 

@@ -62,6 +62,7 @@ def backtest_model(
             every=period,
             seed=settings.seed,
             threads=settings.training_threads,
+            device=settings.device,
             progress=report,
         )
     if as_json:

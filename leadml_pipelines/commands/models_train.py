@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from leadml_pipelines.learning.training_set import TrainingSet
     from leadml_pipelines.settings import Settings
 
+BY = "leadml models train"
+"""Who began a training, in the record of trainings."""
+
 
 @models.command("train")
 def train_models(
@@ -44,6 +47,7 @@ def train_models(
     from leadml_pipelines.learning.spec import SpecError
     from leadml_pipelines.learning.specs import specs
     from leadml_pipelines.learning.training.train import journal_of, train
+    from leadml_pipelines.monitoring.trainings import recorded_training
     from leadml_pipelines.settings import ModelOverrides, Settings
 
     console = terminal()
@@ -58,18 +62,20 @@ def train_models(
         with bars(console) as progress:
             for name in names:
                 spec = declared[name].with_overrides(given)
-                with bar(progress, name) as tell:
-                    rows = _training_set(spec, settings, rebuild, progress.console)
-                    trained = train(
-                        spec,
-                        rows,
-                        seed=settings.seed,
-                        threads=settings.training_threads,
-                        device=settings.device,
-                        progress=tell,
-                        journal=journal_of(settings.tuning, spec, rows, settings.seed),
-                    )
-                record = registry.register(trained)
+                with recorded_training(url, name, BY) as training:
+                    with bar(progress, name) as tell:
+                        rows = _training_set(spec, settings, rebuild, progress.console)
+                        trained = train(
+                            spec,
+                            rows,
+                            seed=settings.seed,
+                            threads=settings.training_threads,
+                            device=settings.device,
+                            progress=tell,
+                            journal=journal_of(settings.tuning, spec, rows, settings.seed),
+                        )
+                    record = registry.register(trained)
+                    training.outcome = "succeeded" if record.passed_gate else "rejected"
                 verdict = "passed its gate" if record.passed_gate else "[red]was rejected[/]"
                 progress.console.print(f"{record.model_id} {verdict} ({record.seconds:.0f} s)")
                 for reason in record.gate_reasons:

@@ -89,6 +89,8 @@ class Feature:
         dimension: The one dimension of the lead score that it belongs to.
         owner: Who answers for it, `team:<name>` or an e-mail; empty: the owner of its view.
         phrase: How predictions speak of it; None: by a phrase made of its name.
+        relative: Whether a value tells something only beside those of its moment, as a share of a
+            graph that grows does; drift compares it so (`monitoring/drift.py`).
     """
 
     name: str
@@ -101,6 +103,7 @@ class Feature:
     dimension: Dimension
     owner: str = ""
     phrase: Phrase | None = None
+    relative: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a declaration that could not be computed, explained or checked."""

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from psycopg.errors import LockNotAvailable
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from leadml_pipelines.errors import UserError
+from leadml_pipelines.monitoring.patience import connect
 from leadml_pipelines.monitoring.rules import RULES
-from leadml_pipelines.postgres import connect
 from leadml_pipelines.times import require_utc
 
 if TYPE_CHECKING:
@@ -35,10 +38,20 @@ KEEP = timedelta(days=365)
 
 _LOCK = 0x1EAD_0013
 """Key of the advisory lock under which alerts begin and end."""
+_JUDGING_LOCK = 0x1EAD_0018
+"""Key of the advisory lock of who judges the rules."""
+_TELLING_LOCK = 0x1EAD_0019
+"""Key of the advisory lock of who tells the webhook."""
+_TURN_SECONDS = 60
+"""How long one run waits for another that judges, which takes a second or two."""
 _COLUMNS = (
     "id, rule, subject, severity, sentence, value, limit_value, what_to_do, details, since,"
     " judged_at, resolved_at, told, told_at, not_judged"
 )
+
+
+class JudgingError(UserError):
+    """Another run judges the rules and does not come to an end."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,39 @@ class Alert:
             "not_judged": self.not_judged,
             "resolved_at": self.resolved_at.isoformat() if self.resolved_at else None,
         }
+
+
+@contextmanager
+def judging(url: str, seconds: float = _TURN_SECONDS) -> Iterator[None]:
+    """While nobody else judges the rules: two runs at once take turns.
+
+    Args:
+        url: PostgreSQL.
+        seconds: How long to wait for one's turn.
+
+    Raises:
+        JudgingError: another run had the turn for so long.
+    """
+    with connect(url, autocommit=True) as connection:
+        limit = f"{round(seconds * 1000)}ms"
+        connection.execute("SELECT set_config('lock_timeout', %s, false)", (limit,))
+        try:
+            connection.execute("SELECT pg_advisory_lock(%s)", (_JUDGING_LOCK,))
+        except LockNotAvailable as error:
+            raise JudgingError(
+                f"another run has been judging the alert rules for {seconds:g} s; end it in "
+                "Dagster if it hangs, the next run judges them again"
+            ) from error
+        # The lock goes with the connection.
+        yield
+
+
+@contextmanager
+def telling(url: str) -> Iterator[bool]:
+    """Whether this run is the one that tells the webhook: of two at once only one does."""
+    with connect(url, autocommit=True) as connection:
+        row = connection.execute("SELECT pg_try_advisory_lock(%s)", (_TELLING_LOCK,)).fetchone()
+        yield bool(row and row[0])
 
 
 def record_judgements(url: str, judgements: Sequence[Judgement], now: datetime) -> list[Alert]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from leadml_pipelines.monitoring.enough import NotEnough
 from leadml_pipelines.monitoring.live import LivePerformance
-from leadml_pipelines.monitoring.populations import SCORE
+from leadml_pipelines.monitoring.populations import SCORE, population_words
 from leadml_pipelines.monitoring.records import DriftRecord
 from leadml_pipelines.monitoring.rules import RULES, Severity
 from leadml_pipelines.monitoring.serving_figures import LEAST_TIMED, ServingFigures
@@ -34,7 +34,7 @@ class Limits:
         stale_share: Most predictions from stale features, as a share.
         cache_hit_rate: Fewest predictions whose features were in Redis, as a share.
         latency_ms: The 95th percentile of the latency, in milliseconds.
-        training_success: Fewest runs of the training job that end well, as a share.
+        training_success: Fewest trainings that end with a model, as a share.
     """
 
     performance_drop: float = 0.05
@@ -45,18 +45,24 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class TrainingRuns:
-    """How the runs of the training job ended.
+class TrainingCounts:
+    """How trainings ended, whoever began them.
 
     Attributes:
-        succeeded: Runs that ended well.
-        failed: Runs that failed. One that somebody cancelled counts as neither.
+        succeeded: Those that ended with a model, whatever its gate said.
+        rejected: How many of these models were rejected by their gate.
+        failed: Those that failed, or died without a word.
+        cancelled: Those that somebody cancelled; they count as neither.
         days: In how many days.
+        failing: Names of the models whose trainings failed.
     """
 
     succeeded: int
+    rejected: int
     failed: int
+    cancelled: int
     days: int
+    failing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,10 +91,10 @@ class Judgement:
 
 
 def judge(
-    drift: Mapping[str, DriftRecord | NotEnough],
+    drift: Mapping[str, Sequence[DriftRecord] | NotEnough],
     live: Mapping[str, LivePerformance | NotEnough],
     serving: ServingFigures | NotEnough,
-    training: TrainingRuns | NotEnough,
+    training: TrainingCounts | NotEnough,
     limits: Limits,
     *,
     expected_drift: Iterable[str] = (),
@@ -96,7 +102,7 @@ def judge(
     """Let every rule judge what it watches.
 
     Args:
-        drift: The newest comparison of each model.
+        drift: The newest comparison of each model with each population of today; at least one.
         live: The newest judgement of each model's champions.
         serving: Figures of the last day.
         training: How training went.
@@ -127,9 +133,11 @@ def judge(
 
 def drift_sentence(found: DriftRecord, drifted: Sequence[str]) -> str:
     """A comparison in words."""
+    several = found.population == "answers"
+    learners = f"the champions up to {found.model_id}" if several else found.model_id
     against = (
-        f"between the {found.reference_rows:,} rows that {found.model_id} learned from and the "
-        f"{found.current_rows:,} of the snapshot of {found.as_of:%Y-%m-%d %H:%M} UTC"
+        f"between the {found.reference_rows:,} rows that {learners} learned from and the "
+        f"{found.current_rows:,} {population_words(found.population, found.as_of)}"
     )
     if not drifted:
         return f"{found.model_name}: none of {len(found.columns)} columns has drifted {against}"
@@ -152,20 +160,21 @@ def unexpected(found: DriftRecord, expected: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in found.drifted if name not in known)
 
 
-def _drift(name: str, found: DriftRecord | NotEnough, known: frozenset[str]) -> Judgement:
+def _drift(name: str, found: Sequence[DriftRecord] | NotEnough, known: frozenset[str]) -> Judgement:
     if isinstance(found, NotEnough):
         return Judgement("drift", name, False, f"{name}: {found}")
-    drifted = unexpected(found, known)
+    moved = {one.population: unexpected(one, known) for one in found}
+    drifted = sorted({column for columns in moved.values() for column in columns})
     return Judgement(
         "drift",
         name,
         bool(drifted),
-        drift_sentence(found, drifted),
+        "; ".join(drift_sentence(one, moved[one.population]) for one in found),
         float(len(drifted)),
         0.0,
         # A feature that moves may be one that the model hardly uses; its score is what it says.
         "critical" if SCORE in drifted else RULES["drift"].severity,
-        tuple(sorted(drifted)),
+        tuple(drifted),
     )
 
 
@@ -258,21 +267,28 @@ def _serving(found: ServingFigures | NotEnough, limits: Limits) -> list[Judgemen
     return judged
 
 
-def _training(found: TrainingRuns | NotEnough, limits: Limits) -> Judgement:
+def _training(found: TrainingCounts | NotEnough, limits: Limits) -> Judgement:
     if isinstance(found, NotEnough):
         return Judgement("training_success", TRAINING, False, f"{TRAINING}: {found}")
     total = found.succeeded + found.failed
     if not total:
-        reason = NotEnough(f"no run of nightly_training ended in the last {found.days} days")
+        reason = NotEnough(f"no training ended in the last {found.days} days")
         return Judgement("training_success", TRAINING, False, f"{TRAINING}: {reason}")
     share = found.succeeded / total
+    remarks = []
+    if found.rejected:
+        remarks.append(f"{found.rejected} of the models were rejected by their gate")
+    if found.failed:
+        remarks.append(f"{found.failed} failed ({', '.join(found.failing)})")
+    if found.cancelled:
+        remarks.append(f"{found.cancelled} more were cancelled and do not count")
     return Judgement(
         "training_success",
         TRAINING,
         share < limits.training_success,
-        f"{TRAINING}: {found.succeeded} of {total} runs of nightly_training in the last "
-        f"{found.days} days ended well ({share:.1%}); "
-        f"at least {limits.training_success:.1%} should",
+        f"{TRAINING}: {found.succeeded} of {total} trainings in the last {found.days} days ended "
+        f"with a model ({share:.1%}); at least {limits.training_success:.1%} should"
+        + "".join(f"; {remark}" for remark in remarks),
         share,
         limits.training_success,
         RULES["training_success"].severity,

@@ -18,12 +18,18 @@ drift:
   all leads at one moment, such as the age of the graph, lies in one bin today; and a young
   business's newest days differ from its first ones. So each of the newest days of the reference is
   compared with the whole of it too, and today has to be clearly further away than the furthest.
+
+Some features are shares of a whole that grows, such as PageRank, the sum of which is 1 in a graph
+of any size: their numbers shrink as it grows, and mean what they meant. The catalogue says which
+they are (`Feature.relative`), and of them every value is divided by the mean of its moment on
+either side before anything else: what is compared is how the whole is shared out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -45,6 +51,8 @@ DAYS = 40
 """The newest days of the reference are compared with the whole of it, so many of them."""
 LEAST_ROWS_OF_A_DAY = 30
 """Days with fewer rows tell nothing."""
+ROWS_OF_A_MOMENT = 100
+"""Days in a row with fewer rows are one moment, so that its mean is none of a few."""
 MARGIN = 1.5
 """How much further than the furthest of those days is still usual; today is newer than they are."""
 
@@ -81,6 +89,7 @@ class ColumnDrift:
         missing_before: Share of the reference rows without a value.
         missing_now: Share of the current rows without a value.
         drifted: Whether PSI or KS is over its limit and over what is usual.
+        relative: Whether values were divided by the mean of their moment before.
     """
 
     name: str
@@ -92,6 +101,7 @@ class ColumnDrift:
     missing_before: float
     missing_now: float
     drifted: bool
+    relative: bool = False
 
 
 def column_drifts(
@@ -100,6 +110,7 @@ def column_drifts(
     columns: Iterable[FeatureLike],
     limits: DriftLimits,
     days: npt.NDArray[np.int64] | None = None,
+    relative: Collection[str] = (),
 ) -> tuple[ColumnDrift, ...]:
     """PSI and KS of every column, the furthest moved first.
 
@@ -109,7 +120,9 @@ def column_drifts(
         columns: Which columns of both, and their types.
         limits: From where on one has drifted.
         days: int64[reference rows], the day of each reference row, in any numbering; without it
-            chance alone is usual.
+            chance alone is usual, and the reference is one moment.
+        relative: Names of the numbers that are compared relative to the mean of their moment;
+            `current` is one moment.
 
     Raises:
         ValueError: one side has no row.
@@ -120,10 +133,15 @@ def column_drifts(
     wanted = list(columns)
     chance = ALPHA / max(len(wanted), 1)
     slices = _newest_days(days)
-    found = [
-        _compare(reference[column.name], current[column.name], column, limits, slices, chance)
-        for column in wanted
-    ]
+    moments = _moments(len(reference), days)
+    found = []
+    for column in wanted:
+        before, now = reference[column.name], current[column.name]
+        scaled = column.name in relative and column.type != CATEGORY
+        if scaled:
+            before, now = _shared_out(before, moments), _shared_out(now, [slice(None)])
+        one = _compare(before, now, column, limits, slices, chance)
+        found.append(replace(one, relative=scaled))
     return tuple(sorted(found, key=lambda one: (not one.drifted, -one.psi, one.name)))
 
 
@@ -239,6 +257,32 @@ def _newest_days(days: npt.NDArray[np.int64] | None) -> list[Rows]:
     whole = [order[at : at + size] for at, size in zip(starts, sizes, strict=True)]
     whole = [rows for rows in whole if len(rows) >= LEAST_ROWS_OF_A_DAY]
     return whole[-DAYS:]
+
+
+def _moments(rows: int, days: npt.NDArray[np.int64] | None) -> list[Rows | slice]:
+    """Positions of the rows of each moment: a day, or some in a row that have enough together."""
+    if days is None:
+        return [slice(None)]
+    order = np.argsort(days, kind="stable")
+    _, starts = np.unique(days[order], return_index=True)
+    cuts = [0]
+    for start in starts:
+        if start - cuts[-1] >= ROWS_OF_A_MOMENT and rows - start >= ROWS_OF_A_MOMENT:
+            cuts.append(int(start))
+    return [order[a:b] for a, b in pairwise([*cuts, rows])]
+
+
+def _shared_out(column: pd.Series, moments: Sequence[Rows | slice]) -> pd.Series:
+    """A number divided by the mean of its moment, where that is not 0."""
+    import pandas as pd
+
+    values = _numbers(column).copy()
+    for rows in moments:
+        known = values[rows][~np.isnan(values[rows])]
+        mean = known.mean() if len(known) else 0.0
+        if mean:
+            values[rows] /= mean
+    return pd.Series(values)
 
 
 def _numbers(column: pd.Series) -> Vector:

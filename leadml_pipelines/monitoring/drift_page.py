@@ -128,7 +128,8 @@ def _rows(columns: Sequence[Mapping[str, Any]]) -> str:
     names = ("column", "type", "PSI", "usual", "KS", "usual", "missing before", "missing now")
     rows = ["<tr>" + "".join(f"<th>{name}</th>" for name in names) + "</tr>"]
     for one in columns:
-        cells = [html.escape(one["name"]), html.escape(one["type"])]
+        kind = f"{one['type']}, over the mean of its moment" if one["relative"] else one["type"]
+        cells = [html.escape(one["name"]), html.escape(kind)]
         cells += [_number(one[key]) for key in ("psi", "psi_usual", "ks", "ks_usual")]
         cells += [f"{one[key]:.1%}" for key in ("missing_before", "missing_now")]
         mark = ' class="moved"' if one["drifted"] else ""

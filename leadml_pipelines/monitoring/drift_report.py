@@ -1,4 +1,4 @@
-"""Drift reports that are kept: one HTML file for each model and snapshot, without a server."""
+"""Drift reports that are kept: one HTML file for each comparison, without a server."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def write_report(
         sentence: The outcome in words, for the head of the page.
 
     Returns:
-        The file; one of the same snapshot is replaced.
+        The file; one of the same population and moment is replaced.
 
     Raises:
         ReportError: Evidently failed, or took minutes.
@@ -68,7 +68,7 @@ def write_report(
         _plain(sides.reference, columns).to_parquet(at / drift_page.BEFORE)
         _plain(sides.current, columns).to_parquet(at / drift_page.NOW)
         question = {
-            "title": f"{name}: {sides.model_id} on {sides.as_of:%Y-%m-%d %H:%M} UTC",
+            "title": f"{name}: {sides.model_id} and {sides.words}",
             "sentence": sentence,
             "limit": limits.psi,
             "columns": [asdict(one) for one in drifts],
@@ -77,18 +77,27 @@ def write_report(
         _run(at)
         page = at / drift_page.PAGE
         page.chmod(0o644)
-        return page.replace(folder / f"{require_utc(sides.as_of, 'as_of'):{_STAMP}}.html")
+        stamp = f"{require_utc(sides.as_of, 'as_of'):{_STAMP}}"
+        return page.replace(folder / f"{stamp}-{sides.population}.html")
 
 
 def remove_old_reports(root: Path, name: str, keep_days: int, now: datetime | None = None) -> int:
-    """Remove a model's reports that were made before so many days; the newest always stays.
+    """Remove a model's reports that were made before so many days; the newest ones always stay.
+
+    Of each population of today one.
 
     Returns:
         How many were removed.
     """
     oldest = (require_utc(now, "now") if now else utc_now()) - timedelta(days=keep_days)
-    made = sorted((root / "drift" / name).glob("*.html"), key=lambda path: path.stat().st_mtime)
-    old = [path for path in made[:-1] if path.stat().st_mtime < oldest.timestamp()]
+    pages = (root / "drift" / name).glob("*.html")
+    made = sorted(pages, key=lambda path: path.stat().st_mtime, reverse=True)
+    newest = {path.stem.partition("-")[2]: path for path in reversed(made)}
+    old = [
+        path
+        for path in made
+        if path not in newest.values() and path.stat().st_mtime < oldest.timestamp()
+    ]
     for path in old:
         path.unlink()
     return len(old)

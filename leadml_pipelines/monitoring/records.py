@@ -14,30 +14,34 @@ from leadml_pipelines.learning.registry.model_records import json_ready
 from leadml_pipelines.learning.served_versions import ServedVersion
 from leadml_pipelines.monitoring.drift import ColumnDrift
 from leadml_pipelines.monitoring.live import LiveMetric, LivePerformance
-from leadml_pipelines.postgres import connect
+from leadml_pipelines.monitoring.patience import connect
 from leadml_pipelines.times import require_utc
 
 if TYPE_CHECKING:
-    from leadml_pipelines.monitoring.populations import Populations
+    from leadml_pipelines.monitoring.populations import Population, Populations
+
+_KEYS = ("model_name", "model_id", "population", "as_of", "recorded_at")
 
 
 @dataclass(frozen=True)
 class DriftRecord:
-    """One comparison of a model's two populations.
+    """One comparison of what a model learned from with a population of today.
 
     Attributes:
         model_name: Name of the model.
         model_id: The champion of that day.
-        as_of: Moment of the snapshot.
+        population: Which rows of today; see `populations.Population`.
+        as_of: Moment of the snapshot; of what was served or answered, the end of the day.
         recorded_at: When it was compared.
         reference_rows: Rows that the model learned from.
-        current_rows: Rows that it would score.
+        current_rows: Rows of today.
         drifted: The columns over their limit, the furthest first.
         columns: Every column with its figures (see `ColumnDrift`).
     """
 
     model_name: str
     model_id: str
+    population: Population
     as_of: datetime
     recorded_at: datetime
     reference_rows: int
@@ -49,10 +53,11 @@ class DriftRecord:
 def record_drift(
     url: str, name: str, sides: Populations, drifts: Sequence[ColumnDrift], now: datetime
 ) -> DriftRecord:
-    """Keep a comparison; one of the same model version and snapshot is replaced."""
+    """Keep a comparison; one of the same model version, population and moment is replaced."""
     made = DriftRecord(
         name,
         sides.model_id,
+        sides.population,
         require_utc(sides.as_of, "as_of"),
         require_utc(now, "now"),
         len(sides.reference),
@@ -61,7 +66,7 @@ def record_drift(
         tuple(drifts),
     )
     row = {
-        **{key: getattr(made, key) for key in ("model_name", "model_id", "as_of", "recorded_at")},
+        **{key: getattr(made, key) for key in _KEYS},
         "reference_rows": made.reference_rows,
         "current_rows": made.current_rows,
         "drifted": Jsonb(list(made.drifted)),
@@ -69,11 +74,13 @@ def record_drift(
     }
     with connect(url) as connection:
         connection.execute(
-            "INSERT INTO leadml.drift (model_name, model_id, as_of, recorded_at, reference_rows,"
-            " current_rows, drifted, columns) VALUES (%(model_name)s, %(model_id)s, %(as_of)s,"
-            " %(recorded_at)s, %(reference_rows)s, %(current_rows)s, %(drifted)s, %(columns)s)"
-            " ON CONFLICT (model_name, model_id, as_of) DO UPDATE SET"
-            " recorded_at = excluded.recorded_at, reference_rows = excluded.reference_rows,"
+            "INSERT INTO leadml.drift (model_name, model_id, population, as_of, recorded_at,"
+            " reference_rows, current_rows, drifted, columns) VALUES (%(model_name)s,"
+            " %(model_id)s, %(population)s, %(as_of)s, %(recorded_at)s, %(reference_rows)s,"
+            " %(current_rows)s, %(drifted)s, %(columns)s)"
+            " ON CONFLICT (model_name, model_id, population, as_of) DO UPDATE SET"
+            " number = DEFAULT, recorded_at = excluded.recorded_at,"
+            " reference_rows = excluded.reference_rows,"
             " current_rows = excluded.current_rows, drifted = excluded.drifted,"
             " columns = excluded.columns",
             row,
@@ -81,14 +88,17 @@ def record_drift(
     return made
 
 
-def newest_drift(url: str, name: str, model_id: str, since: datetime) -> DriftRecord | None:
-    """The comparison of a model version that was made last; None if that was before `since`."""
+def newest_drift(
+    url: str, name: str, model_id: str, population: Population, since: datetime
+) -> DriftRecord | None:
+    """A model version's comparison that was made last; None if that was before `since`."""
     with connect(url, row_factory=dict_row) as connection:
         row = connection.execute(
-            "SELECT model_name, model_id, as_of, recorded_at, reference_rows, current_rows,"
-            " drifted, columns FROM leadml.drift WHERE model_name = %s AND model_id = %s"
-            " AND recorded_at >= %s ORDER BY recorded_at DESC LIMIT 1",
-            (name, model_id, require_utc(since, "since")),
+            "SELECT model_name, model_id, population, as_of, recorded_at, reference_rows,"
+            " current_rows, drifted, columns FROM leadml.drift WHERE model_name = %s"
+            " AND model_id = %s AND population = %s AND recorded_at >= %s"
+            " ORDER BY number DESC LIMIT 1",
+            (name, model_id, population, require_utc(since, "since")),
         ).fetchone()
     if row is None:
         return None
@@ -103,7 +113,8 @@ def record_live(url: str, found: LivePerformance, now: datetime) -> None:
             "INSERT INTO leadml.live_performance (model_name, model_id, role, since, until,"
             " recorded_at, predictions, entities, metrics, versions, not_comparable, left_out)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-            " ON CONFLICT (model_id, role, until) DO UPDATE SET since = excluded.since,"
+            " ON CONFLICT (model_id, role, until) DO UPDATE SET number = DEFAULT,"
+            " since = excluded.since,"
             " recorded_at = excluded.recorded_at, predictions = excluded.predictions,"
             " entities = excluded.entities, metrics = excluded.metrics,"
             " versions = excluded.versions, not_comparable = excluded.not_comparable,"
@@ -136,7 +147,7 @@ def newest_live(url: str, name: str, role: str, since: datetime) -> LivePerforma
             "SELECT model_name, role, since, until, predictions, entities, metrics, versions,"
             " not_comparable, left_out FROM leadml.live_performance WHERE model_name = %s"
             " AND role = %s AND recorded_at >= %s AND versions <> '[]'"
-            " ORDER BY recorded_at DESC LIMIT 1",
+            " ORDER BY number DESC LIMIT 1",
             (name, role, require_utc(since, "since")),
         ).fetchone()
     if row is None:

@@ -79,9 +79,10 @@ RULES: Mapping[str, Rule] = {
         ),
         Rule(
             "training_success",
-            "too many runs of nightly_training fail",
+            "too many trainings fail",
             "critical",
-            "open the failed runs of nightly_training in Dagster; the champions go on answering",
+            "open the failed runs in Dagster, and repeat by hand what failed as "
+            "`leadml models train`; the champions go on answering",
         ),
     )
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from leadml_pipelines.monitoring.enough import NotEnough
-from leadml_pipelines.postgres import connect
+from leadml_pipelines.monitoring.patience import connect
 from leadml_pipelines.times import require_utc
 
 WINDOW = timedelta(days=1)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.learning.registry.registry import Registry
 from leadml_pipelines.learning.spec import ModelSpec
-from leadml_pipelines.monitoring.alerts import Judgement, Limits, TrainingRuns, judge
+from leadml_pipelines.monitoring.alerts import Judgement, Limits, TrainingCounts, judge
 from leadml_pipelines.monitoring.drift import DriftLimits
 from leadml_pipelines.monitoring.enough import NotEnough
 from leadml_pipelines.monitoring.live import LivePerformance
+from leadml_pipelines.monitoring.populations import POPULATIONS
 from leadml_pipelines.monitoring.records import DriftRecord, newest_drift, newest_live
 from leadml_pipelines.monitoring.serving_figures import read_serving_figures
 from leadml_pipelines.settings import Settings
@@ -24,7 +26,7 @@ def watch(
     models: Registry,
     specs: Mapping[str, ModelSpec],
     settings: Settings,
-    training: TrainingRuns,
+    training: TrainingCounts,
     now: datetime,
 ) -> list[Judgement]:
     """Judge every rule.
@@ -37,7 +39,7 @@ def watch(
         training: How training went.
         now: The moment; timezone-aware.
     """
-    drift: dict[str, DriftRecord | NotEnough] = {}
+    drift: dict[str, Sequence[DriftRecord] | NotEnough] = {}
     live: dict[str, LivePerformance | NotEnough] = {}
     for name in specs:
         champion = models.champion(name)
@@ -46,8 +48,12 @@ def watch(
             continue
         since = now - FRESH
         days = f"in the last {FRESH.days} days"
-        drift[name] = newest_drift(url, name, champion.model_id, since) or NotEnough(
-            f"{champion.model_id} was not compared with a snapshot {days}; "
+        compared = [
+            newest_drift(url, name, champion.model_id, population, since)
+            for population in POPULATIONS
+        ]
+        drift[name] = [one for one in compared if one is not None] or NotEnough(
+            f"what {champion.model_id} learned from was compared with nothing {days}; "
             f"materialize {name}_drift, which says why"
         )
         live[name] = newest_live(url, name, "champion", since) or NotEnough(
@@ -78,6 +84,17 @@ def alert_limits(settings: Settings) -> Limits:
 def drift_limits(settings: Settings) -> DriftLimits:
     """The limits of drift."""
     return DriftLimits(settings.drift_psi_limit, settings.drift_ks_limit)
+
+
+def relative_features() -> frozenset[str]:
+    """The features that are compared relative to the mean of their moment, by the catalogue."""
+    known = catalogue()
+    return frozenset(
+        feature.name
+        for entity in known.entities
+        for feature in known.features(entity)
+        if feature.relative
+    )
 
 
 def expected_drift(settings: Settings) -> tuple[str, ...]:

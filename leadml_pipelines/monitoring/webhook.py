@@ -7,6 +7,7 @@ library sends, because it logs nothing: httpx writes every address that it calls
 from __future__ import annotations
 
 import json
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +25,8 @@ from leadml_pipelines.monitoring.alert_state import Alert
 
 SECONDS = 5.0
 """How long the other side may be silent."""
+WHOLE = 3
+"""Times that, a try is over: a name that is not found, or an answer that comes byte by byte."""
 PAUSES = (1.0, 4.0, 16.0)
 """Seconds before each further try."""
 LONGEST_PAUSE = 60.0
@@ -73,7 +76,7 @@ def post(
     Args:
         address: `https://...` or `http://...`.
         document: JSON-ready.
-        seconds: How long the other side may be silent.
+        seconds: How long the other side may be silent; a try is over after three times that.
         pauses: Seconds before each further try.
         sleep: How to wait.
 
@@ -91,8 +94,8 @@ def post(
     for pause in (*pauses, None):
         wanted = 0.0
         try:
-            with opener.open(request, timeout=seconds):
-                return
+            _ended_within(seconds * WHOLE, lambda: opener.open(request, timeout=seconds).close())
+            return
         except urllib.error.HTTPError as error:
             error.close()
             why = f"answered {error.code}"
@@ -108,6 +111,32 @@ def post(
             sleep(min(max(pause, wanted), LONGEST_PAUSE))
     tries = len(pauses) + 1
     raise WebhookError(f"the alert webhook {why}, {tries} times; see LEADML_ALERT_WEBHOOK")
+
+
+def _ended_within(seconds: float, work: Callable[[], None]) -> None:
+    """Do some work in a thread of its own, and leave it behind when it takes longer.
+
+    A time limit of a socket is one of each read, and none of what looks up a name.
+
+    Raises:
+        TimeoutError: it took longer.
+        Exception: what the work raises.
+    """
+    raised: list[Exception] = []
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="alert-webhook", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError
+    if raised:
+        raise raised[0]
 
 
 def _usable(address: SecretStr) -> str:

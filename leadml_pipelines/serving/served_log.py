@@ -41,9 +41,19 @@ _CLOSE_SECONDS = 10
 
 _COPY = (
     "COPY leadml.served_features (entity_type, entity_id, as_of, computed_at, schema_id, vector, "
-    "source, served_at) FROM STDIN (FORMAT BINARY)"
+    "source, served_at, share) FROM STDIN (FORMAT BINARY)"
 )
-_TYPES = ("text", "text", "timestamptz", "timestamptz", "int8", "float8[]", "text", "timestamptz")
+_TYPES = (
+    "text",
+    "text",
+    "timestamptz",
+    "timestamptz",
+    "int8",
+    "float8[]",
+    "text",
+    "timestamptz",
+    "float8",
+)
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +69,7 @@ class _Drawn:
     values: Matrix
     sources: list[str]
     served_at: datetime
+    share: float
 
     def digest(self, at: int) -> bytes:
         """What tells a vector from every other."""
@@ -80,6 +91,7 @@ class _Drawn:
             self.values[at].tolist(),
             self.sources[at],
             self.served_at,
+            self.share,
         )
 
 
@@ -134,6 +146,7 @@ class ServedLog:
                     group.values[drawn],
                     [sources[at] or "" for at in places],
                     utc_now(),
+                    self._share,
                 )
             )
 

@@ -13,15 +13,23 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from leadml_pipelines.assets.models import TUNER_TAG, TrainingConfig, model_asset
+from leadml_pipelines.assets.models import (
+    TUNER_TAG,
+    TrainingConfig,
+    model_asset,
+    training_set_asset,
+)
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.learning.training_set import (
     OtherDeclarationError,
     assemble,
     save_training_set,
 )
+from leadml_pipelines.monitoring.trainings import trainings
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.resources.connections import PostgresResource, SettingsResource
+from leadml_pipelines.sources.extract import NoExtractError
+from leadml_pipelines.times import utc_now
 from leadml_pipelines_tests.learning.frames import DAY, FEATURES, START, rows_frame
 from leadml_pipelines_tests.tables import empty_registry
 
@@ -56,6 +64,11 @@ def home(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path
 
 
+def recorded(url: str) -> list[tuple[str, str]]:
+    """Model and state of the trainings that are remembered."""
+    return [(one.model_name, one.state) for one in trainings(url, utc_now(), 30 * DAY)]
+
+
 def test_a_run_tells_its_steps_and_ends_with_the_figures(home: Path, postgres_url: str) -> None:
     with dg.instance_for_test() as instance:
         done = dg.materialize(
@@ -81,6 +94,12 @@ def test_a_run_tells_its_steps_and_ends_with_the_figures(home: Path, postgres_ur
             and record.dagster_event.event_type_value == "ASSET_OBSERVATION"
         ]
         assert seen
+        (training,) = trainings(postgres_url, utc_now(), 30 * DAY)
+        passed = metadata["gate"].value and done.get_asset_check_evaluations()[0].passed
+        assert (training.run_id, training.state) == (
+            done.run_id,
+            "succeeded" if passed else "rejected",
+        )
 
 
 def test_rows_of_another_declaration_fail_the_run_and_say_what_to_materialize(
@@ -97,6 +116,19 @@ def test_rows_of_another_declaration_fail_the_run_and_say_what_to_materialize(
         OtherDeclarationError, match=r"\(population\); materialize conversion_training_set"
     ):
         dg.materialize([model_asset("conversion")], resources=resources)
+    assert recorded(postgres_url) == [("conversion", "failed")]
+
+
+def test_rows_that_can_not_be_built_are_a_training_that_failed(
+    home: Path, postgres_url: str
+) -> None:
+    resources = {
+        "postgres": PostgresResource(url=postgres_url),
+        "settings": SettingsResource(),
+    }
+    with pytest.raises(NoExtractError):
+        dg.materialize([training_set_asset("conversion")], resources=resources)
+    assert recorded(postgres_url) == [("conversion", "failed")]
 
 
 def test_a_run_with_the_tag_of_the_night_searches_with_a_budget(
@@ -142,4 +174,5 @@ def test_a_cancelled_run_ends_within_seconds_and_leaves_nothing_half_registered(
     assert "Interrupted" in said or "KeyboardInterrupt" in said
     with connect(postgres_url) as connection:
         assert connection.execute("SELECT count(*) FROM leadml.models").fetchone() == (0,)
+    assert recorded(postgres_url) == [("conversion", "cancelled")]
     assert not list(home.glob("artifacts/*"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -50,7 +52,8 @@ def _nothing_yet(postgres_url: str, home: Path, monkeypatch: pytest.MonkeyPatch)
     with connect(postgres_url) as connection:
         connection.execute(
             "TRUNCATE leadml.models, leadml.feature_snapshots, leadml.predictions, leadml.drift,"
-            " leadml.live_performance, leadml.alerts, leadml.alert_runs CASCADE"
+            " leadml.live_performance, leadml.alerts, leadml.alert_runs, leadml.trainings,"
+            " leadml.served_features, leadml.served_schemas CASCADE"
         )
 
 
@@ -168,11 +171,13 @@ def test_planted_drift_is_found_and_named_and_nothing_else_is(
 ) -> None:
     add_snapshot(postgres_url, alter=age)
     found = metadata_of(run(postgres_url, drift_assets[CHURN]))
-    assert found["drifted"] == 1
-    assert "1 of 6 columns have drifted" in found["outcome"]
-    assert "lead_age_days (PSI" in found["outcome"]
-    assert (found["model_id"], found["current_rows"]) == (champion.model_id, 500)
-    report = Path(found["report"])
+    assert found["snapshot_drifted"] == 1
+    assert "1 of 6 columns have drifted" in found["snapshot"]
+    assert "lead_age_days (PSI" in found["snapshot"]
+    assert (found["model_id"], found["snapshot_rows"]) == (champion.model_id, 500)
+    assert found["served"].startswith("not enough yet: too few served")
+    assert found["answers"].startswith("not enough yet: champions of churn answered about 0")
+    report = Path(found["snapshot_report"])
     assert report.parent == home / "reports" / "drift" / "churn"
     assert "lead_age_days" in report.read_text(encoding="utf-8")
     result = run(postgres_url, alerts)
@@ -187,7 +192,7 @@ def test_a_population_that_has_not_moved_has_not_drifted(
 ) -> None:
     add_snapshot(postgres_url)
     found = metadata_of(run(postgres_url, drift_assets[CHURN]))
-    assert found["drifted"] == 0
+    assert found["snapshot_drifted"] == 0
     assert failed(run(postgres_url, alerts)) == []
 
 
@@ -196,8 +201,8 @@ def test_too_few_leads_to_compare_are_not_compared(
 ) -> None:
     add_snapshot(postgres_url, rows=50)
     found = metadata_of(run(postgres_url, drift_assets[CHURN]))
-    assert list(found) == ["outcome"]
-    assert found["outcome"].startswith("not enough yet: churn would score 50 of the 50 rows")
+    assert found["snapshot"].startswith("not enough yet: churn would score 50 of the 50 rows")
+    assert "snapshot_report" not in found
 
 
 def serve(url: str, requests: int = 20, batch: int = 20, **served: Any) -> None:
@@ -218,23 +223,48 @@ def test_bad_serving_fails_the_checks_of_its_rules_and_is_logged(
     assert "warning alert since" in capfd.readouterr().err
 
 
-def add_runs(instance: dg.DagsterInstance, *statuses: dg.DagsterRunStatus) -> None:
-    """Runs of the training job that ended so."""
-    for status in statuses:
-        instance.add_run(dg.DagsterRun(job_name=TRAINING_JOB, status=status))
+def end_training(url: str, name: str, outcome: str, run_id: str | None = None) -> None:
+    """A training that ended so; by `died`, without a word."""
+    with connect(url) as connection:
+        connection.execute(
+            "INSERT INTO leadml.trainings (model_name, started_by, run_id, outcome)"
+            " VALUES (%s, 'test', %s, nullif(%s, 'died'))",
+            (name, run_id, outcome),
+        )
 
 
-def test_failing_trainings_fail_their_check(postgres_url: str) -> None:
+def test_failing_trainings_fail_their_check_whoever_began_them(postgres_url: str) -> None:
     assert nightly_training.name == TRAINING_JOB
-    good, bad = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
+    failure, cancelled = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED
     with dg.instance_for_test() as instance:
-        add_runs(instance, good, bad, bad, dg.DagsterRunStatus.CANCELED)
+        told = dg.DagsterRun(job_name="__ASSET_JOB", status=cancelled)
+        for run in (told, dg.DagsterRun(job_name=TRAINING_JOB, status=failure)):
+            instance.add_run(run)
+        for outcome in ("succeeded", "rejected", "failed", "cancelled", "died"):
+            end_training(postgres_url, "churn", outcome)
+        # It did not hear that somebody cancelled it, and was killed.
+        end_training(postgres_url, "conversion", "died", told.run_id)
         resources = {"postgres": PostgresResource(url=postgres_url), "settings": SettingsResource()}
         result = dg.materialize([alerts], resources=resources, instance=instance)
     assert failed(result) == ["training_success"]
     found = checks(result)["training_success"]
     assert found.severity == dg.AssetCheckSeverity.ERROR
-    assert "1 of 3 runs of nightly_training" in (found.description or "")
+    words = found.description or ""
+    assert "2 of 5 trainings in the last 30 days ended with a model (40.0%)" in words
+    assert "1 of the models were rejected by their gate" in words
+    assert "3 failed (churn, nightly_training)" in words
+    assert "2 more were cancelled" in words
+
+
+ALERTS = """
+import sys
+import dagster as dg
+from leadml_pipelines.assets.monitoring import alerts
+from leadml_pipelines.resources.connections import PostgresResource, SettingsResource
+resources = {"postgres": PostgresResource(url=sys.argv[1]), "settings": SettingsResource()}
+with dg.DagsterInstance.ephemeral() as instance:
+    assert dg.materialize([alerts], resources=resources, instance=instance).success
+"""
 
 
 def texts(hook: Hook) -> Sequence[str]:
@@ -262,6 +292,23 @@ def test_the_webhook_is_told_once_and_of_the_end(
     assert len(hook.received) == 2
     assert "stale features" in texts(hook)[0]
     assert texts(hook)[1].startswith("resolved: ")
+
+
+def test_two_runs_at_once_tell_the_webhook_once(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the nightly one and the hourly one, or two daemons: each a process of its own."""
+    serve(postgres_url, stale=True)
+    with Hook().running() as hook:
+        hook.delay = 1.0
+        monkeypatch.setenv("LEADML_ALERT_WEBHOOK", hook.address().get_secret_value())
+        command = [sys.executable, "-c", ALERTS, postgres_url]
+        both = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(2)]
+        assert [process.wait(200) for process in both] == [0, 0]
+    assert len(hook.received) == 1
+    with connect(postgres_url) as connection:
+        rows = connection.execute("SELECT rule FROM leadml.alerts ORDER BY rule").fetchall()
+    assert rows == [("cache_hit_rate",), ("stale_share",)]
 
 
 def test_a_webhook_that_refuses_is_a_failed_check_and_is_told_the_next_time(

@@ -15,6 +15,7 @@ from leadml_pipelines.postgres import connect
 from leadml_pipelines.resources.connections import PostgresResource, SettingsResource
 from leadml_pipelines.settings import Settings
 from leadml_pipelines_tests.learning.frames import spec_for, toy_set
+from leadml_pipelines_tests.tables import empty_registry
 
 
 @pytest.fixture
@@ -27,9 +28,7 @@ def ids(postgres_url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     examined = examine(trained, resamples=50)
     registry = Registry.of(Settings(home=home), postgres_url)
     with connect(postgres_url) as connection:
-        connection.execute(
-            "TRUNCATE leadml.models, leadml.model_aliases, leadml.model_alias_changes"
-        )
+        empty_registry(connection)
     ids = [registry.store(trained, examined, None).model_id for _ in range(2)]
     with connect(postgres_url) as connection:
         connection.execute("UPDATE leadml.models SET trained_at = now() - interval '31 days'")

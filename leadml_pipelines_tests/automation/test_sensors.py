@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from leadml_pipelines.assets.online import online_assets
+from leadml_pipelines.automation import sensors
 from leadml_pipelines.automation.sensors import checked_snapshot_sensor, promoted_model_sensor
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.duckdb_engine import DuckDBEngine
@@ -262,3 +263,25 @@ def test_a_challenger_is_published_with_its_share_and_withdrawn(
     assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 1
     publish_roles(pointers, models)
     assert tick(promoted_model_sensor, postgres_url, redis_url)[0] == 0
+
+
+@pytest.mark.parametrize(("seconds_ago", "requested"), [(5, 0), (600, 1), (-3_600, 1)])
+def test_a_failed_publication_is_left_alone_for_a_minute_by_a_clock_put_back_too(
+    postgres_url: str,
+    redis_url: str,
+    models: Registry,
+    promotable: Callable[[], ModelRecord],
+    monkeypatch: pytest.MonkeyPatch,
+    seconds_ago: int,
+    requested: int,
+) -> None:
+    models.promote(promotable().model_id, by="test")
+    with dg.instance_for_test() as instance:
+        run = dg.DagsterRun(job_name="publish_models", status=dg.DagsterRunStatus.STARTED)
+        instance.add_run(run)
+        instance.report_run_failed(run)
+        (record,) = instance.get_run_records(dg.RunsFilter(run_ids=[run.run_id]))
+        assert record.end_time is not None
+        now = datetime.fromtimestamp(record.end_time + seconds_ago, UTC)
+        monkeypatch.setattr(sensors, "utc_now", lambda: now)
+        assert tick(promoted_model_sensor, postgres_url, redis_url, instance)[0] == requested

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 from leadml_pipelines.cli import app
 from leadml_pipelines.errors import UserError
 from leadml_pipelines.learning.specs import SPECS
+from leadml_pipelines.learning.training.trees import usable_device
 from leadml_pipelines.learning.training_set import assemble, save_training_set
 from leadml_pipelines.settings import Settings
 from leadml_pipelines_tests.learning.frames import DAY, FEATURES, START, rows_frame
@@ -46,6 +48,17 @@ def test_the_table_names_the_dates_and_the_metric(home: Path) -> None:
     text = _run(home, "--cuts", "1", "--every", "30d")
     for part in ("conversion, trained on what was known", "ROC AUC", "known until", "rows"):
         assert part in text
+
+
+def test_it_trains_on_the_device_of_the_settings(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    usable_device.cache_clear()
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setenv("LEADML_DEVICE", "cuda")
+    said = _run(home, "--cuts", "1", "--every", "30d", "--json") + caplog.text
+    # Where there is no GPU, somebody has asked for one.
+    assert usable_device("cuda") == "cuda" or "no_gpu" in said
 
 
 def test_a_length_that_is_none_is_refused(home: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from leadml_pipelines.learning.specs import SPECS
 from leadml_pipelines.learning.training_set import assemble, save_training_set
-from leadml_pipelines_tests.end_to_end.commands import leadml, start
+from leadml_pipelines_tests.end_to_end.commands import environment, leadml, start
 from leadml_pipelines_tests.learning.frames import DAY, FEATURES, START, rows_frame
 
 
@@ -25,6 +27,25 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+STATES = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+from leadml_pipelines.commands.common import postgres
+from leadml_pipelines.monitoring.trainings import trainings
+from leadml_pipelines.times import utc_now
+with postgres(Path(sys.argv[1])) as url:
+    print(*(one.state for one in trainings(url, utc_now(), timedelta(days=1))))
+"""
+
+
+def states(home: Path) -> list[str]:
+    """How the trainings of a home ended, the oldest first."""
+    command = [sys.executable, "-c", STATES, str(home)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
+    return done.stdout.split()
+
+
 def test_a_model_is_trained_registered_and_listed(home: Path) -> None:
     done = leadml("models", "train", "conversion", "--home", home)
     assert done.returncode == 0, done.stderr
@@ -32,6 +53,7 @@ def test_a_model_is_trained_registered_and_listed(home: Path) -> None:
     assert "is better than the floor" in done.stdout
     listed = leadml("models", "list", "--home", home)
     assert listed.stdout.count("conversion_20") == 1
+    assert states(home)[-1] in ("succeeded", "rejected")
 
 
 def test_a_model_that_nobody_declared_is_named_with_those_there_are(home: Path) -> None:
@@ -74,3 +96,4 @@ def test_ctrl_c_ends_a_search_within_seconds_and_registers_nothing(home: Path) -
     assert running.returncode == 130, said
     assert "interrupted" in said
     assert leadml("models", "list", "--home", home).stdout == before
+    assert states(home)[-1] == "cancelled"

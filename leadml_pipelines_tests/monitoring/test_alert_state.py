@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from leadml_pipelines.monitoring.alert_state import (
+    JudgingError,
     firing_alerts,
+    judging,
     last_judged,
     note_told,
     record_judgements,
+    telling,
     untold_alerts,
 )
 from leadml_pipelines.monitoring.alerts import Judgement
@@ -132,3 +136,52 @@ def test_a_night_without_predictions_is_no_news_and_no_end(postgres_url: str) ->
     assert news(postgres_url, [stale(firing=False)], NOW + 32 * HOUR) == [
         ("stale_share", "resolved")
     ]
+
+
+def test_of_two_who_judge_at_once_one_waits_and_does_not_for_ever(postgres_url: str) -> None:
+    with (
+        judging(postgres_url),
+        pytest.raises(JudgingError, match=r"has been judging the alert rules for 0\.1 s"),
+        judging(postgres_url, seconds=0.1),
+    ):
+        pytest.fail("both judge")
+    with judging(postgres_url, seconds=0.1):
+        pass
+
+
+def test_of_many_who_judge_and_tell_at_once_one_alert_is_made_and_told_once(
+    postgres_url: str,
+) -> None:
+    def run(_: int) -> int:
+        with judging(postgres_url):
+            record_judgements(postgres_url, [stale()], NOW)
+        with telling(postgres_url) as mine:
+            if not mine:
+                return 0
+            alerts = untold_alerts(postgres_url, NOW)
+            note_told(postgres_url, alerts, NOW)
+            return len(alerts)
+
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(run, range(16)))
+    assert sum(told) == 1
+    with connect(postgres_url) as connection:
+        assert connection.execute("SELECT count(*) FROM leadml.alerts").fetchone() == (1,)
+
+
+def test_only_one_tells_at_a_time(postgres_url: str) -> None:
+    with telling(postgres_url) as first, telling(postgres_url) as second:
+        assert (first, second) == (True, False)
+    with telling(postgres_url) as third:
+        assert third
+
+
+def test_a_clock_that_was_ahead_and_put_back_neither_ends_nor_doubles_an_alert(
+    postgres_url: str,
+) -> None:
+    assert news(postgres_url, [stale()], NOW + 24 * HOUR) == [("stale_share", "firing")]
+    assert news(postgres_url, [stale()], NOW) == []
+    (alert,) = firing_alerts(postgres_url)
+    assert alert.judged_at == NOW
+    assert news(postgres_url, [stale(firing=False)], NOW + HOUR) == [("stale_share", "resolved")]
+    assert news(postgres_url, [stale(firing=False)], NOW + 25 * HOUR) == []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from leadml_pipelines.learning.served_versions import ServedVersion
-from leadml_pipelines.monitoring.alerts import Judgement, Limits, TrainingRuns, judge
+from leadml_pipelines.monitoring.alerts import Judgement, Limits, TrainingCounts, judge
 from leadml_pipelines.monitoring.drift import ColumnDrift
 from leadml_pipelines.monitoring.enough import NotEnough
 from leadml_pipelines.monitoring.live import LiveMetric, LivePerformance
@@ -20,7 +21,7 @@ from leadml_pipelines.monitoring.serving_figures import ServingFigures
 NOW = datetime(2026, 4, 12, 5, 30, tzinfo=UTC)
 NOTHING = NotEnough("nothing was served")
 FIGURES = ServingFigures(NOW, NOW, 1_000, 0.05, 0.80, 50.0, 60)
-RUNS = TrainingRuns(19, 1, 30)
+TRAININGS = TrainingCounts(19, 0, 1, 0, 30, ("churn",))
 
 
 def column(name: str, *, drifted: bool) -> ColumnDrift:
@@ -32,7 +33,7 @@ def drift(*names: str) -> DriftRecord:
         *(column(name, drifted=True) for name in names),
         column("steady", drifted=False),
     )
-    return DriftRecord("churn", "churn_1", NOW, NOW, 20_000, 500, names, columns)
+    return DriftRecord("churn", "churn_1", "snapshot", NOW, NOW, 20_000, 500, names, columns)
 
 
 def live(**metrics: LiveMetric) -> LivePerformance:
@@ -43,14 +44,14 @@ def live(**metrics: LiveMetric) -> LivePerformance:
 def judged(
     rule: str,
     *,
-    moved: DriftRecord | NotEnough = NOTHING,
+    moved: DriftRecord | Sequence[DriftRecord] | NotEnough = NOTHING,
     performed: LivePerformance | NotEnough = NOTHING,
     serving: ServingFigures | NotEnough = NOTHING,
-    training: TrainingRuns | NotEnough = NOTHING,
+    training: TrainingCounts | NotEnough = NOTHING,
     expected_drift: tuple[str, ...] = (),
 ) -> Judgement:
     every = judge(
-        {"churn": moved},
+        {"churn": [moved] if isinstance(moved, DriftRecord) else moved},
         {"churn": performed},
         serving,
         training,
@@ -99,11 +100,36 @@ def test_a_latency_that_nobody_measured_is_not_judged() -> None:
 
 
 def test_training_that_fails_too_often_fires() -> None:
-    assert not judged("training_success", training=RUNS).firing
-    found = judged("training_success", training=TrainingRuns(18, 1, 30))
+    assert not judged("training_success", training=TRAININGS).firing
+    failing = TrainingCounts(18, 0, 1, 0, 30, ("churn",))
+    found = judged("training_success", training=failing)
     assert found.firing
-    assert "18 of 19 runs of nightly_training in the last 30 days ended well" in found.sentence
-    assert not judged("training_success", training=TrainingRuns(0, 0, 30)).firing
+    assert "18 of 19 trainings in the last 30 days ended with a model" in found.sentence
+    assert found.sentence.endswith("1 failed (churn)")
+    assert not judged("training_success", training=TrainingCounts(0, 0, 0, 3, 30)).firing
+
+
+def test_models_that_their_gate_rejected_and_trainings_that_were_cancelled_are_no_failures() -> (
+    None
+):
+    found = judged("training_success", training=TrainingCounts(20, 20, 0, 9, 30))
+    assert (found.firing, found.value) == (False, 1.0)
+    assert "20 of the models were rejected by their gate" in found.sentence
+    assert "9 more were cancelled and do not count" in found.sentence
+
+
+def test_drift_of_any_population_fires_and_each_is_named() -> None:
+    served = replace(drift("age"), population="served", current_rows=300)
+    answers = replace(drift(SCORE), population="answers")
+    found = judged("drift", moved=[drift(), served, answers])
+    assert (found.firing, found.severity, found.details) == (True, "critical", ("age", SCORE))
+    for words in (
+        "none of 1 columns has drifted between the 20,000 rows that churn_1 learned from and the "
+        "500 of the snapshot of 2026-04-12 05:30 UTC",
+        "the 300 whose features were served in the day before 2026-04-12 05:30 UTC",
+        "the champions up to churn_1 learned from and the 500 who were answered about in the day",
+    ):
+        assert words in found.sentence
 
 
 def test_drift_names_what_moved_and_is_critical_when_the_score_did() -> None:

@@ -40,9 +40,9 @@ def test_the_page_names_what_moved_and_needs_no_server(tmp_path: Path) -> None:
     both = sides(state="a <b> state")
     drifts = column_drifts(both.reference, both.current, both.columns, DriftLimits())
     page = write_report(tmp_path, "churn", both, drifts, DriftLimits(), "one has moved & so on")
-    assert page == tmp_path / "drift" / "churn" / "20260301T020000Z.html"
+    assert page == tmp_path / "drift" / "churn" / "20260301T020000Z-snapshot.html"
     text = page.read_text(encoding="utf-8")
-    assert "churn: churn_1 on 2026-03-01 02:00 UTC" in text
+    assert "churn: churn_1 and the 400 of the snapshot of 2026-03-01 02:00 UTC" in text
     assert "one has moved &amp; so on" in text
     assert "a &lt;b&gt; state" in text
     assert '<tr class="moved"><td>quality_score</td>' in text
@@ -98,11 +98,12 @@ def test_old_reports_go_and_the_newest_stays(tmp_path: Path) -> None:
     folder = tmp_path / "drift" / "churn"
     folder.mkdir(parents=True)
     now = datetime(2026, 4, 1, tzinfo=UTC)
-    for days in (40, 30, 20):
-        path = folder / f"{days}.html"
+    for days, population in ((40, "snapshot"), (30, "served"), (25, "served"), (20, "snapshot")):
+        path = folder / f"{days}-{population}.html"
         path.touch()
         moment = (now - timedelta(days=days)).timestamp()
         os.utime(path, (moment, moment))
     assert remove_old_reports(tmp_path, "churn", 14, now) == 2
-    assert [path.name for path in folder.iterdir()] == ["20.html"]
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == ["20-snapshot.html", "25-served.html"]
     assert remove_old_reports(tmp_path, "nobody", 14, now) == 0

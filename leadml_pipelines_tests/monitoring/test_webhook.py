@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -125,6 +126,28 @@ def test_a_silent_server_is_not_waited_for() -> None:
         hook.delay = 1.0
         with pytest.raises(WebhookError, match="can't be reached"):
             send(hook, seconds=0.05, pauses=(0.0,))
+
+
+def test_an_answer_that_comes_byte_by_byte_is_not_waited_for() -> None:
+    """Each byte is in time, and all of them never are."""
+    ended = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            while not ended.wait(0.05):
+                connection.sendall(b"H")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server,))
+        thread.start()
+        address = SecretStr(f"http://127.0.0.1:{server.getsockname()[1]}/{TOKEN}")
+        try:
+            with pytest.raises(WebhookError, match="can't be reached \\(TimeoutError\\), 1 times"):
+                post(address, {}, seconds=0.2, pauses=())
+        finally:
+            ended.set()
+            thread.join()
 
 
 def test_nobody_there_is_an_error_that_says_so() -> None:

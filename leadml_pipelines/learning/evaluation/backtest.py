@@ -74,6 +74,7 @@ def backtest(
     every: timedelta,
     seed: int,
     threads: int | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
     resamples: int = RESAMPLES,
 ) -> list[Cut]:
@@ -86,6 +87,7 @@ def backtest(
         every: How far they are apart, and how long the period after each is.
         seed: Of training and resamples.
         threads: Threads of XGBoost; all cores if None.
+        device: `cpu` or `cuda`, as training takes it.
         progress: Told of each step; an exception it raises ends the backtest within seconds.
         resamples: Resamples of the intervals.
 
@@ -115,7 +117,9 @@ def backtest(
                 spec,
                 training_set,
                 Cut(at, at + every),
-                lambda known, tell: train(spec, known, seed=seed, threads=threads, progress=tell),
+                lambda known, tell: train(
+                    spec, known, seed=seed, threads=threads, device=device, progress=tell
+                ),
                 tell,
                 seed,
                 resamples,

@@ -194,7 +194,9 @@ def json_ready(value: Any) -> Any:
 
 def _record(row: dict[str, Any]) -> ModelRecord:
     content = {**row, "passed_gate": row["gate_passed"]}
-    del content["gate_passed"]
+    # The order in which models were registered is the table's own business.
+    for name in ("gate_passed", "registration"):
+        content.pop(name, None)
     content["signature"] = tuple(content["signature"])
     content["gate_reasons"] = tuple(content["gate_reasons"])
     for name in _TIMES:

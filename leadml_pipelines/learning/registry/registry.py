@@ -164,7 +164,7 @@ class Registry:
         return found
 
     def newest(self, name: str) -> ModelRecord:
-        """The model of that name that was trained last, whatever its status.
+        """The model of that name that was registered last, whatever its status and its clock.
 
         Raises:
             RegistryError: none was ever registered.
@@ -175,10 +175,10 @@ class Registry:
         return found[0]
 
     def models(self, name: str | None = None, limit: int | None = None) -> list[ModelRecord]:
-        """Models, newest first; of one name, or of all."""
+        """Models, the one registered last first; of one name, or of all."""
         return self._select(
             "WHERE %(name)s::text IS NULL OR name = %(name)s"
-            " ORDER BY trained_at DESC, model_id DESC LIMIT %(limit)s",
+            " ORDER BY registration DESC LIMIT %(limit)s",
             name=name,
             limit=limit,
         )
@@ -219,8 +219,8 @@ class Registry:
             found = select_short_records(
                 connection,
                 "WHERE model_id = ANY(%(ids)s) OR model_id IN (SELECT DISTINCT ON (name) model_id"
-                " FROM leadml.models ORDER BY name, trained_at DESC, model_id DESC)"
-                " ORDER BY name, trained_at DESC, model_id DESC",
+                " FROM leadml.models ORDER BY name, registration DESC)"
+                " ORDER BY name, registration DESC",
                 {"ids": [one.model_id for one in held]},
             )
         return held, {record.model_id: record for record in found}

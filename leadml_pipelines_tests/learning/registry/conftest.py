@@ -15,6 +15,7 @@ from leadml_pipelines.learning.registry.signing import SigningKey
 from leadml_pipelines.learning.training.train import TrainedModel, train
 from leadml_pipelines.postgres import connect
 from leadml_pipelines_tests.learning.frames import spec_for, toy_set
+from leadml_pipelines_tests.tables import empty_registry
 
 KEY = "the signing key of the tests"
 Stored = Callable[..., ModelRecord]
@@ -34,9 +35,7 @@ def examined(trained: TrainedModel) -> Examination:
 @pytest.fixture
 def registry(postgres_url: str, tmp_path: Path) -> Registry:
     with connect(postgres_url) as connection:
-        connection.execute(
-            "TRUNCATE leadml.models, leadml.model_aliases, leadml.model_alias_changes"
-        )
+        empty_registry(connection)
     return Registry(postgres_url, tmp_path / "artifacts", SigningKey(KEY))
 
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,32 @@ def test_two_models_of_one_second_get_two_ids(registry: Registry, stored: Stored
     first, second = stored(), stored()
     assert second.model_id == f"{first.model_id}_2"
     assert registry.models("toy") == [second, first]
+
+
+def test_the_newest_model_is_the_one_registered_last_by_a_clock_that_was_put_back_too(
+    registry: Registry, trained: TrainedModel, examined: Examination
+) -> None:
+    ids = []
+    for jump in (timedelta(days=1), timedelta(hours=-1), timedelta(0)):
+        moved = replace(trained, trained_at=trained.trained_at + jump)
+        ids.append(registry.store(moved, examined, None).model_id)
+        assert registry.newest("toy").model_id == ids[-1]
+    assert [record.model_id for record in registry.models("toy")] == ids[::-1]
+    _, overview = registry.overview()
+    assert list(overview) == [ids[-1]]
+
+
+def test_a_second_that_comes_twice_gives_two_ids(
+    registry: Registry, trained: TrainedModel, examined: Examination
+) -> None:
+    """As when a clock was put back by an hour while another model was trained."""
+    first, later, again = (
+        replace(trained, trained_at=trained.trained_at + timedelta(hours=hours))
+        for hours in (0, 1, 0)
+    )
+    ids = [registry.store(one, examined, None).model_id for one in (first, later, again)]
+    assert ids[2] == f"{ids[0]}_2"
+    assert registry.newest("toy").model_id == ids[2]
 
 
 def test_models_registered_at_once_get_different_ids(registry: Registry, stored: Stored) -> None:
