@@ -23,6 +23,7 @@ from leadml_pipelines.learning.registry.store_contract import ArtifactStoreError
 from leadml_pipelines.learning.registry.time_limits import TimedStore
 from leadml_pipelines.learning.training.train import TrainedModel
 from leadml_pipelines.postgres import connect
+from leadml_pipelines.signals import signals_interrupt
 from leadml_pipelines_tests.frozen_server import frozen_server
 from leadml_pipelines_tests.learning.registry.conftest import KEY, Stored
 from leadml_pipelines_tests.s3_server import S3Server
@@ -163,7 +164,7 @@ def test_who_is_interrupted_while_writing_leaves_nothing(tmp_path: Path) -> None
 
     interrupting = threading.Thread(target=interrupt)
     interrupting.start()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), signals_interrupt():
         store.write("churn_1", {"model.ubj": b"trees"})
     interrupting.join()
     assert list((tmp_path / "models").iterdir()) == []
