@@ -60,7 +60,7 @@ def _model(model: dict[str, Any]) -> Table:
     heuristics = model["baseline"].get("by_age", {})
     for age, ours in model["metrics"].get("by_age", {}).items():
         theirs = heuristics.get(age, {})
-        for metric in ("roc_auc", "spearman"):
+        for metric in ("roc_auc", "gini"):
             if metric in ours:
                 name = f"{METRIC_NAMES[metric]} {age} after creation"
                 heuristic = metric_text(metric, theirs[metric]) if metric in theirs else ""

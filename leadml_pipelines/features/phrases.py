@@ -115,7 +115,7 @@ def _about_number(phrase: Phrase, unit: str, value: float) -> tuple[str, bool]:
 
 def _word(word: str) -> str:
     """A word of a vocabulary as people write it."""
-    return word.replace("_", " ").strip() or "empty"
+    return " ".join(word.replace("_", " ").split()) or "empty"
 
 
 def _label(name: str) -> tuple[str, str]:

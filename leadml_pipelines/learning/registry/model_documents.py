@@ -57,7 +57,7 @@ def detail(
 
 def main_metric(record: ModelRecord) -> tuple[str, float] | None:
     """The metric by which a model is first judged, and its value; None if it has none."""
-    for name in ("roc_auc", "spearman", *record.metrics):
+    for name in ("roc_auc", "gini", *record.metrics):
         value = record.metrics.get(name)
         if isinstance(value, int | float):
             return name, float(value)
