@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from leadml_pipelines.learning.registry.registry import Registry
 from leadml_pipelines.learning.spec import ModelSpec
 from leadml_pipelines.monitoring.alerts import Judgement, Limits, TrainingRuns, judge
+from leadml_pipelines.monitoring.answering import Answering, read_answering
 from leadml_pipelines.monitoring.drift import DriftLimits
 from leadml_pipelines.monitoring.enough import NotEnough
 from leadml_pipelines.monitoring.live import LivePerformance
@@ -39,10 +40,11 @@ def watch(
     """
     drift: dict[str, DriftRecord | NotEnough] = {}
     live: dict[str, LivePerformance | NotEnough] = {}
+    answering: dict[str, Answering | NotEnough] = {}
     for name in specs:
         champion = models.champion(name)
         if champion is None:
-            drift[name] = live[name] = NotEnough(f"{name} has no champion")
+            drift[name] = live[name] = answering[name] = NotEnough(f"{name} has no champion")
             continue
         since = now - FRESH
         days = f"in the last {FRESH.days} days"
@@ -54,6 +56,7 @@ def watch(
             f"the champions of {name} were not judged by outcomes {days}; "
             f"materialize {name}_live_performance, which says why"
         )
+        answering[name] = read_answering(url, name, now)
     return judge(
         drift,
         live,
@@ -61,6 +64,7 @@ def watch(
         training,
         alert_limits(settings),
         expected_drift=expected_drift(settings),
+        answering=answering,
     )
 
 
