@@ -12,9 +12,7 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
-from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.entity_types import UnknownEntityTypeError
-from leadml_pipelines.features.postgres_engine import PresentQuery
 from leadml_pipelines.online.keys import EntityIdError
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.serving import contract
@@ -27,14 +25,9 @@ from leadml_pipelines_tests.serving.offline import load_leads
 INVALIDATE = "/api/v1/entities/invalidate"
 BATCH = "/api/v1/features/batch"
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 Serving = Callable[[Settings], httpx.Client]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled() -> None:
-    """Views are compiled once in a process, which takes a busy machine longer than a read may."""
-    for entity_type in catalogue().entities:
-        PresentQuery(entity_type, "crm")
 
 
 @pytest.fixture

@@ -119,12 +119,20 @@ def test_a_rollback_to_the_version_that_stands_in_ends_the_trouble(
 def test_what_answered_before_answers_on_rather_than_the_previous_version(
     client: httpx.Client, world: World
 ) -> None:
+    """Though previous ones are looked for, since of another model nothing is in memory."""
+    unsound = make_model(world.artifacts, "upsell", "upsell_1")
+    (world.artifacts / "upsell_1" / "model.ubj").unlink()
+    world.models.set("upsell", "champion", unsound)
     older = make_model(world.artifacts, "conversion", "conversion_0", population="is_open", seed=9)
     world.models.set("conversion", "previous", older)
     broken = make_model(world.artifacts, "conversion", "conversion_2", seed=5)
     (world.artifacts / "conversion_2" / "model.ubj").unlink()
     world.models.set("conversion", "champion", broken)
-    state = wait_for(lambda: s if (s := _model(client))["error"] else None)
+    wait_for(lambda: _model(client)["error"])
+    # A challenger is taken last: when it is there, a whole look has come to its end.
+    world.models.set("churn", "challenger", world.pointers["churn"])
+    wait_for(lambda: client.get("/api/v1/ml/health").json()["models"]["churn"]["challenger"])
+    state = _model(client)
     assert (state["model_id"], state["fallback"]) == ("conversion_1", "last_good")
     assert state["error"].endswith("conversion_1, the last good one, answers instead")
     assert 'leadml_model_fallback{model="conversion"} 1.0' in client.get("/metrics").text

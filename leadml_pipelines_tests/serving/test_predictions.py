@@ -19,6 +19,8 @@ from leadml_pipelines.serving.prediction_contract import (
 from leadml_pipelines_tests.serving.artifacts import expected_value
 from leadml_pipelines_tests.serving.conftest import World
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 PREDICT = "/api/v1/ml/predict"
 BATCH = "/api/v1/ml/predict/batch"
 
