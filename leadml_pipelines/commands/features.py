@@ -109,6 +109,38 @@ def audit_served(
         raise typer.Exit(1)
 
 
+@features.command("invalidate")
+def invalidate_features(
+    ids: Annotated[
+        list[str] | None, typer.Argument(help="Whose rows were written past the app.")
+    ] = None,
+    home: Home = DEFAULT_HOME,
+    entity: Annotated[str, typer.Option(help="What the ids are of.")] = "lead",
+    file: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="More ids, one a line.")
+    ] = None,
+) -> None:
+    """Have the features of entities computed anew by the next read, after rows were imported."""
+    from contextlib import closing
+
+    from leadml_pipelines.features.entity_types import UnknownEntityTypeError
+    from leadml_pipelines.online.keys import EntityIdError
+    from leadml_pipelines.serving.online_features import OnlineFeatures
+    from leadml_pipelines.settings import Settings
+
+    lines = [] if file is None else file.read_text(encoding="utf-8").splitlines()
+    wanted = list(dict.fromkeys([*(ids or ()), *(line for line in lines if line)]))
+    if not wanted:
+        raise typer.BadParameter("name at least one id, or a --file of ids")
+    with postgres(home), closing(OnlineFeatures(Settings())) as online:
+        try:
+            told = online.invalidate(entity, wanted)
+        except (UnknownEntityTypeError, EntityIdError) as error:
+            raise typer.BadParameter(str(error)) from error
+    later = "" if told else "; Redis can't be reached now, the app tells it when it is back"
+    terminal().print(f"{len(wanted):,} of type {entity} are computed anew{later}", soft_wrap=True)
+
+
 class TrainingSource(StrEnum):
     """Where a training set's values come from."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from leadml_pipelines.monitoring.answering import Answering
 from leadml_pipelines.monitoring.enough import NotEnough
 from leadml_pipelines.monitoring.live import LivePerformance
 from leadml_pipelines.monitoring.populations import SCORE, population_words
@@ -98,6 +99,7 @@ def judge(
     limits: Limits,
     *,
     expected_drift: Iterable[str] = (),
+    answering: Mapping[str, Answering | NotEnough] | None = None,
 ) -> list[Judgement]:
     """Let every rule judge what it watches.
 
@@ -108,10 +110,11 @@ def judge(
         training: How training went.
         limits: From where on rules fire.
         expected_drift: Columns whose drift is known and no alert.
+        answering: Who answered in the last day, of each model.
 
     Returns:
-        For `drift`, `accuracy` and `ranking` one for each model (a regression has no accuracy), for
-        the others one each, in the order of `RULES`.
+        For `drift`, `accuracy`, `ranking` and `fallback` one for each model (a regression has no
+        accuracy), for the others one each, in the order of `RULES`.
     """
     known = frozenset(expected_drift)
     return [
@@ -126,6 +129,7 @@ def judge(
             for name, found in live.items()
             for one in _metric("ranking", name, found, limits, _RANKING)
         ),
+        *(_fallback(name, found) for name, found in (answering or {}).items()),
         *_serving(serving, limits),
         _training(training, limits),
     ]
@@ -220,6 +224,31 @@ def _metric(
         reason = NotEnough(f"what came true of {name} is all alike and can't be ranked")
         judged.append(Judgement(rule, name, False, f"{name}: {reason}"))
     return judged
+
+
+def _fallback(name: str, found: Answering | NotEnough) -> Judgement:
+    if isinstance(found, NotEnough):
+        return Judgement("fallback", name, False, f"{name}: {found}")
+    count = sum(found.others.values())
+    share = count / found.predictions
+    if found.last is None:
+        sentence = f"all {found.predictions:,} predictions of the last day are the champion's"
+    else:
+        sentence = (
+            f"{count:,} of {found.predictions:,} predictions of the last day are not the "
+            f"champion's of their time but those of {', '.join(sorted(found.others))}, "
+            f"the last one of {found.last:%Y-%m-%d %H:%M} UTC"
+        )
+    return Judgement(
+        "fallback",
+        name,
+        count > 0,
+        f"{name}: {sentence}",
+        share,
+        0.0,
+        RULES["fallback"].severity,
+        tuple(sorted(found.others)),
+    )
 
 
 def _serving(found: ServingFigures | NotEnough, limits: Limits) -> list[Judgement]:

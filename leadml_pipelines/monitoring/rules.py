@@ -57,6 +57,13 @@ RULES: Mapping[str, Rule] = {
             _LIVE,
         ),
         Rule(
+            "fallback",
+            "another version than the champion answers, which could not be loaded",
+            "critical",
+            "`GET /api/v1/ml/health` says why; mend the champion's files, or make the version that "
+            "answers champion with `leadml models rollback <model>`",
+        ),
+        Rule(
             "stale_share",
             "too many predictions are from features older than they should be",
             "warning",

@@ -9,6 +9,7 @@ from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.learning.registry.registry import Registry
 from leadml_pipelines.learning.spec import ModelSpec
 from leadml_pipelines.monitoring.alerts import Judgement, Limits, TrainingCounts, judge
+from leadml_pipelines.monitoring.answering import Answering, read_answering
 from leadml_pipelines.monitoring.drift import DriftLimits
 from leadml_pipelines.monitoring.enough import NotEnough
 from leadml_pipelines.monitoring.live import LivePerformance
@@ -41,10 +42,11 @@ def watch(
     """
     drift: dict[str, Sequence[DriftRecord] | NotEnough] = {}
     live: dict[str, LivePerformance | NotEnough] = {}
+    answering: dict[str, Answering | NotEnough] = {}
     for name in specs:
         champion = models.champion(name)
         if champion is None:
-            drift[name] = live[name] = NotEnough(f"{name} has no champion")
+            drift[name] = live[name] = answering[name] = NotEnough(f"{name} has no champion")
             continue
         since = now - FRESH
         days = f"in the last {FRESH.days} days"
@@ -60,6 +62,7 @@ def watch(
             f"the champions of {name} were not judged by outcomes {days}; "
             f"materialize {name}_live_performance, which says why"
         )
+        answering[name] = read_answering(url, name, now)
     return judge(
         drift,
         live,
@@ -67,6 +70,7 @@ def watch(
         training,
         alert_limits(settings),
         expected_drift=expected_drift(settings),
+        answering=answering,
     )
 
 

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from leadml_pipelines.online.model_pointers import ModelPointers
 
-CHAMPION, CHALLENGER = ROLES = ("champion", "challenger")
-"""Aliases that answer requests, and so have pointers."""
+CHAMPION, CHALLENGER, PREVIOUS = ROLES = ("champion", "challenger", "previous")
+"""Aliases that may answer requests, and so have pointers: the previous version, when an app that
+starts can't load the champion."""
 
 
 class Record(Protocol):
@@ -32,7 +33,7 @@ class Held(Protocol):
 
     @property
     def alias(self) -> str:
-        """champion, challenger, or one that has no pointer."""
+        """champion, challenger or previous."""
 
     @property
     def model_id(self) -> str:
@@ -57,8 +58,8 @@ def pointer_of(record: Record, role: str, traffic_share: float) -> dict[str, Any
 
     Args:
         record: The version.
-        role: `champion` or `challenger`.
-        traffic_share: Share of the entities that a challenger answers for; 1 of the champion.
+        role: `champion`, `challenger` or `previous`.
+        traffic_share: Share of the entities that a challenger answers for; 1 of the others.
     """
     return {**record.pointer(), "role": role, "traffic_share": traffic_share}
 
@@ -71,9 +72,9 @@ def publish_model(
     Args:
         pointers: Those in Redis.
         record: The version, from the registry.
-        role: `champion` or `challenger`.
+        role: `champion`, `challenger` or `previous`.
         traffic_share: Share of the entities that a challenger answers for; 1 of the champion, who
-            answers for all others.
+            answers for all others, and of the previous version.
 
     Returns:
         False if the pointer is that already, and nobody was told.
@@ -88,7 +89,7 @@ def publish_model(
 def publish_roles(
     pointers: ModelPointers, registry: Registry, names: Collection[str] | None = None
 ) -> dict[str, str | None]:
-    """Point every role to what the registry says, and withdraw a challenger that it has no more.
+    """Point every role to what the registry says, and withdraw what it has no more.
 
     Several may do it at once: what is published last is what the registry says then. A champion's
     pointer is never withdrawn.
@@ -110,9 +111,9 @@ def publish_roles(
             if held.alias in ROLES:
                 publish_model(pointers, record, held.alias, held.traffic_share)
                 now[f"{held.name}:{held.alias}"] = held.model_id
-        for name in _left_over(pointers, [held for held, _ in every], names):
-            pointers.delete(name, CHALLENGER)
-            now[f"{name}:{CHALLENGER}"] = None
+        for name, role in _left_over(pointers, [held for held, _ in every], names):
+            pointers.delete(name, role)
+            now[f"{name}:{role}"] = None
     return now
 
 
@@ -138,11 +139,15 @@ def is_in_step(
 
 def _left_over(
     pointers: ModelPointers, held: Sequence[Held], names: Collection[str] | None
-) -> list[str]:
-    """Names of models whose challenger Redis still has, though there is none any more."""
-    challenged = {one.name for one in held if one.alias == CHALLENGER}
-    online = pointers.names(CHALLENGER)
-    return [name for name in online if name not in challenged and _named(name, names)]
+) -> list[tuple[str, str]]:
+    """Name and role of what Redis still points to, though the registry has no such alias."""
+    known = {(one.name, one.alias) for one in held}
+    return [
+        (name, role)
+        for role in (CHALLENGER, PREVIOUS)
+        for name in pointers.names(role)
+        if (name, role) not in known and _named(name, names)
+    ]
 
 
 def _named(name: str, names: Collection[str] | None) -> bool:

@@ -17,7 +17,7 @@ from leadml_pipelines.learning.registry.signing import SigningKey
 from leadml_pipelines.online.model_pointers import ModelPointers
 from leadml_pipelines.online.publish_models import pointer_of
 from leadml_pipelines.serving.alert_metrics import AlertMetrics
-from leadml_pipelines.serving.assignment import CHALLENGER, CHAMPION, Role
+from leadml_pipelines.serving.assignment import CHALLENGER, CHAMPION
 from leadml_pipelines.serving.connections import Connections
 from leadml_pipelines.serving.engineer_routes import open_connections
 from leadml_pipelines.serving.errors import add_error_handlers
@@ -26,7 +26,7 @@ from leadml_pipelines.serving.lineages import trace_ahead
 from leadml_pipelines.serving.lookup import import_ahead
 from leadml_pipelines.serving.metrics import Metrics, MetricsMiddleware
 from leadml_pipelines.serving.model_routes import ANSWER_SECONDS
-from leadml_pipelines.serving.models import ModelShelf, Pointers
+from leadml_pipelines.serving.models import PREVIOUS, Alias, ModelShelf, Pointers
 from leadml_pipelines.serving.online_features import OnlineFeatures
 from leadml_pipelines.serving.prediction_log import PredictionLog
 from leadml_pipelines.serving.redis_state import REDIS_TIMEOUT
@@ -86,6 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
             measured,
             postgres_url,
             online.event_door,
+            online.entity_door,
             settings,
             graph,
             ad_hoc,
@@ -122,10 +123,10 @@ def _lifespan(
     return lifespan
 
 
-def _registered(settings: Settings, postgres_url: str) -> Callable[[], Mapping[Role, Pointers]]:
-    """The pointers by role as the registry in PostgreSQL knows them."""
+def _registered(settings: Settings, postgres_url: str) -> Callable[[], Mapping[Alias, Pointers]]:
+    """The pointers by alias as the registry in PostgreSQL knows them."""
 
-    def read() -> Mapping[Role, Pointers]:
+    def read() -> Mapping[Alias, Pointers]:
         from leadml_pipelines.learning.registry.registry import Registry
 
         registry = Registry.of(
@@ -135,12 +136,12 @@ def _registered(settings: Settings, postgres_url: str) -> Callable[[], Mapping[R
             connect_timeout=int(ANSWER_SECONDS),
         )
         held, records = registry.overview()
-        found: dict[Role, dict[str, Mapping[str, Any]]] = {CHAMPION: {}, CHALLENGER: {}}
+        found: dict[Alias, dict[str, Mapping[str, Any]]]
+        found = {CHAMPION: {}, CHALLENGER: {}, PREVIOUS: {}}
         for one in held:
-            if one.alias != "previous":
-                found[one.alias][one.name] = pointer_of(
-                    records[one.model_id], one.alias, one.traffic_share
-                )
+            found[one.alias][one.name] = pointer_of(
+                records[one.model_id], one.alias, one.traffic_share
+            )
         return found
 
     return read

@@ -299,6 +299,36 @@ class EventsResponse(BaseModel):
     )
 
 
+class InvalidateRequest(Request):
+    """Entities whose rows were written past the app."""
+
+    entity_type: str = Field("lead", description="what the ids are of")
+    entity_ids: Annotated[
+        list[str],
+        Field(
+            min_length=1,
+            max_length=MAX_BATCH,
+            description="1 to 1,000 ids; one that nobody knows does no harm",
+        ),
+    ]
+    at: AwareDatetime | None = Field(
+        None,
+        description="the moment of what was written, if it may lie ahead of PostgreSQL's clock: "
+        "the values are untrue from then on; now by default",
+    )
+
+
+class InvalidateResponse(BaseModel):
+    """What was made untrue."""
+
+    success: Literal[True] = True
+    entities: int = Field(description="how many, repeats counted once")
+    invalidation: Literal["done", "pending"] = Field(
+        description="done: no reader gets a value of before any more; pending: Redis can't be "
+        "reached now, and is told as soon as it can be"
+    )
+
+
 class ErrorDetail(BaseModel):
     """What went wrong."""
 
@@ -335,7 +365,14 @@ class ModelHealth(BaseModel):
     trained_at: datetime | None
     features: int | None = Field(description="how many inputs it has")
     wanted_model_id: str = Field(description="version that should answer")
-    error: str | None = Field(description="why the wanted version does not answer")
+    fallback: Literal["last_good", "previous"] | None = Field(
+        description="what answers where the wanted version can't be loaded: the one that answered "
+        "before, or, where none was in memory, the alias `previous`; null while the wanted version "
+        "answers, and while none does"
+    )
+    error: str | None = Field(
+        description="why the wanted version does not answer, and which does instead"
+    )
     challenger: ChallengerHealth | None = Field(description="null while no experiment runs")
 
 

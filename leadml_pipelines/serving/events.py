@@ -9,18 +9,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
-import redis
-import structlog
 
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.present import Clock
-from leadml_pipelines.serving.connections import (
-    Connections,
-    PostgresUnavailableError,
-    StatementFailedError,
-)
+from leadml_pipelines.serving.connections import Connections
 from leadml_pipelines.serving.metrics import Metrics
-from leadml_pipelines.serving.outbox import Outbox, keep
+from leadml_pipelines.serving.outbox import Outbox, deliver_now, keep
 from leadml_pipelines.serving.redis_state import RedisState
 
 if TYPE_CHECKING:
@@ -31,8 +25,6 @@ ORIGIN = "posted event"
 """Where the quarantine says that a row came from."""
 MAX_EVENTS = 1000
 """Most events that are stored at once."""
-
-log = structlog.get_logger(__name__)
 
 TABLE = "lead_events"
 _ENTITIES = (("lead", "lead_id"), ("agent", "agent_id"))
@@ -129,27 +121,12 @@ class EventDoor:
         outcome = self._connections.run(lambda connection: self._store(connection, checked))
         # Of a repeat too: the first time, the app may have ended before it could tell Redis.
         touched = _touched(checked, set(checked.good.index) - set(outcome.faults.by_row), None)
-        invalidated = self._tell([name for _, name, _ in touched])
+        names = [name for _, name, _ in touched]
+        invalidated = deliver_now(self._outbox, self._redis_state, names)
         posted = [_posted(outcome, at) for at in range(outcome.rows)]
         for status, count in Counter(event.status for event in posted).items():
             self._metrics.events.labels(status).inc(count)
         return Receipt(posted, invalidated)
-
-    def _tell(self, entity_ids: list[str]) -> bool:
-        if not entity_ids:
-            return True
-        if self._redis_state.usable():
-            try:
-                self._outbox.deliver(entity_ids)
-            except redis.RedisError as error:
-                self._redis_state.note_failure(error)
-            except (PostgresUnavailableError, StatementFailedError) as error:
-                log.warning("invalidations_wait", error=str(error))
-            else:
-                return True
-        # Somebody may be about to believe Redis again who looked before this event was there.
-        self._redis_state.note_untold()
-        return False
 
     def _store(self, connection: psycopg.Connection[Any], checked: Checked) -> Outcome:
         from leadml_pipelines.sources.door import ATTEMPTS, merge_checked

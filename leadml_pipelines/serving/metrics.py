@@ -65,6 +65,12 @@ class Metrics:
             ["status"],
             registry=self.registry,
         )
+        self.invalidated = Counter(
+            "leadml_online_invalidated_entities_total",
+            "Entities of which somebody said that their rows were written past the app, by type.",
+            ["entity_type"],
+            registry=self.registry,
+        )
         self.invalidations_waiting = Gauge(
             "leadml_online_invalidations_waiting",
             "Entities whose values are untrue and of which Redis was not told yet.",
@@ -101,6 +107,13 @@ class Metrics:
             "leadml_model_loaded",
             "1 for each version of a model that answers.",
             ["model", "model_id"],
+            registry=self.registry,
+        )
+        self.model_instead = Gauge(
+            "leadml_model_fallback",
+            "1 while another version of a model answers than its champion, which could not be "
+            "loaded: the one that answered before, or, after a restart, the previous one.",
+            ["model"],
             registry=self.registry,
         )
         self.model_failures = Counter(

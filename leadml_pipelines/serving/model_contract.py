@@ -34,13 +34,34 @@ class ModelSummary(BaseModel):
     )
 
 
+class ModelAnswering(BaseModel):
+    """The version that this process answers with."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_id: str | None = Field(description="the version; null if none could be loaded")
+    fallback: Literal["last_good", "previous"] | None = Field(
+        description="why it is not the champion: it answered before, or, where no good one was in "
+        "memory, it is the alias `previous`; null while the champion answers, and while none does"
+    )
+    error: str | None = Field(description="why the champion does not answer")
+
+
 class ModelRoles(BaseModel):
     """The versions of one model that matter now."""
 
     name: str
-    champion: ModelSummary | None = Field(description="answers; null before the first promotion")
+    champion: ModelSummary | None = Field(
+        description="answers, unless it can't be loaded; null before the first promotion"
+    )
     challenger: ModelSummary | None = Field(description="answers for a share of the entities")
-    previous: ModelSummary | None = Field(description="what a rollback makes champion again")
+    previous: ModelSummary | None = Field(
+        description="what a rollback makes champion again, and what answers when an app that "
+        "starts can't load the champion"
+    )
+    answering: ModelAnswering | None = Field(
+        description="what this process answers with; null before it looked for the model"
+    )
     last_trained: ModelSummary = Field(description="the newest version, whatever its status")
 
 

@@ -16,6 +16,7 @@ from leadml_pipelines.errors import UserError
 from leadml_pipelines.serving import contract, model_contract
 from leadml_pipelines.serving.card_page import HEADERS, card_page
 from leadml_pipelines.serving.errors import ApiError, json_response
+from leadml_pipelines.serving.models import ModelShelf
 from leadml_pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,8 +41,13 @@ ModelId = Annotated[str, Path(max_length=200, description="id of a model, or nam
 log = structlog.get_logger(__name__)
 
 
-def model_routes(settings: Settings) -> APIRouter:
-    """The router of `GET /api/v1/models...`."""
+def model_routes(settings: Settings, shelf: ModelShelf) -> APIRouter:
+    """The router of `GET /api/v1/models...`.
+
+    Args:
+        settings: Where the registry is.
+        shelf: What this process answers with.
+    """
     routes = APIRouter(prefix="/api/v1/models", tags=["models"], responses=_ERRORS)
 
     @routes.get("", response_model=model_contract.ModelListResponse)
@@ -62,6 +68,7 @@ def model_routes(settings: Settings) -> APIRouter:
             for alias in ("champion", "challenger", "previous"):
                 found = mine.get(alias)
                 answer[alias] = summary(records[found], held) if found else None
+            answer["answering"] = _answering(shelf, name)
             answer["last_trained"] = summary(last_trained, held)
             data.append(answer)
         return json_response({"success": True, "data": data})
@@ -99,6 +106,17 @@ def model_routes(settings: Settings) -> APIRouter:
         return HTMLResponse(card_page(record.model_id, record.card, pictures), headers=HEADERS)
 
     return routes
+
+
+def _answering(shelf: ModelShelf, name: str) -> dict[str, Any] | None:
+    state = shelf.states.get(name)
+    if state is None:
+        return None
+    return {
+        "model_id": state.served.model.model_id if state.served else None,
+        "fallback": state.instead,
+        "error": shelf.trouble(name),
+    }
 
 
 def _find(registry: Registry, model_id: str) -> ModelRecord:

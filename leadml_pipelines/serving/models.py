@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 import redis
@@ -37,6 +37,15 @@ _SETTLE_SECONDS = 1.0
 Pointers = Mapping[str, Mapping[str, Any]]
 """Model name to pointer."""
 
+Alias = Role | Literal["previous"]
+"""What a pointer is of."""
+PREVIOUS: Literal["previous"] = "previous"
+"""The alias of what was champion before."""
+
+Instead = Literal["last_good", "previous"]
+"""Why another version answers than the one that should: it answered before, or it is the alias
+`previous` and no good one was in memory."""
+
 _SHARE = "traffic_share"
 
 log = structlog.get_logger(__name__)
@@ -50,11 +59,13 @@ class ModelState:
         wanted: The pointer that should be served.
         served: What answers; None if nothing could be loaded yet.
         error: Why the wanted version does not answer; None if it does.
+        instead: What `served` is where it is not the wanted version; None elsewhere.
     """
 
     wanted: Mapping[str, Any]
     served: ServedModel | None
     error: str | None
+    instead: Instead | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +85,16 @@ class ModelShelf:
     """Loads what the pointers name, in a thread of its own, and swaps whole models.
 
     A new version that can't be loaded changes nothing: the last good one keeps answering, and the
-    state says why; it is tried again after pauses that grow, or as soon as the pointer changes. A
-    challenger that can't be loaded, or is no longer pointed to, leaves all requests to the
-    champion. The version that was replaced last stays in memory, so that going back to it needs no
-    store.
+    state says why; it is tried again after pauses that grow, or as soon as the pointer changes.
+    Where no good one is in memory, as after a restart, what the alias `previous` points to answers
+    until the champion can be loaded. A challenger that can't be loaded, or is no longer pointed to,
+    leaves all requests to the champion. The version that was replaced last stays in memory, so that
+    going back to it needs no store.
 
     Args:
         pointers: Those in Redis.
-        fallback: The pointers by role as the registry knows them, asked only when Redis can't be
-            reached or has none, and nothing is loaded yet.
+        fallback: The pointers by alias as the registry knows them, asked only when Redis can't be
+            reached or has none, and something that should answer does not.
         key: Verifies the models' files.
         artifacts: Address of the folder of all artifacts.
         metrics: Where to count.
@@ -93,7 +105,7 @@ class ModelShelf:
     def __init__(
         self,
         pointers: ModelPointers,
-        fallback: Callable[[], Mapping[Role, Pointers]],
+        fallback: Callable[[], Mapping[Alias, Pointers]],
         key: SigningKey,
         artifacts: str | Path,
         metrics: Metrics,
@@ -108,8 +120,9 @@ class ModelShelf:
         self._poll_seconds = poll_seconds
         self._states: Mapping[str, ModelState] = {}
         self._challengers: Mapping[str, ModelState] = {}
+        self._previous: Mapping[str, ModelState] = {}
         self._replaced: dict[str, ServedModel] = {}
-        self._retries: dict[tuple[str, Role], _Retry] = {}
+        self._retries: dict[tuple[str, Alias], _Retry] = {}
         self._loaded: frozenset[tuple[str, str]] = frozenset()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
@@ -128,6 +141,22 @@ class ModelShelf:
     def challengers(self) -> Mapping[str, ModelState]:
         """Every challenger that a pointer names, by the model's name."""
         return self._challengers
+
+    def trouble(self, name: str) -> str | None:
+        """Why the champion of a model does not answer, and who does instead; None if it does."""
+        state = self._states.get(name)
+        if state is None or state.error is None:
+            return None
+        if state.served is not None:
+            which = "its previous version" if state.instead == "previous" else "the last good one"
+            return f"{state.error}; {state.served.model.model_id}, {which}, answers instead"
+        previous = self._previous.get(name)
+        if previous is None:
+            return state.error
+        return (
+            f"{state.error}; nor can its previous version, {previous.wanted.get('model_id')}, "
+            f"be loaded: {previous.error}"
+        )
 
     def assign(self, champion: ServedModel, rows: Rows, ids: Sequence[str]) -> list[Part]:
         """Who answers for which rows, by the experiment that runs now.
@@ -172,6 +201,8 @@ class ModelShelf:
             self._end(name)
         for name, pointer in pointers.items():
             self._take(name, pointer, CHAMPION)
+        if any(state.served is None for state in self._states.values()):
+            self._fall_back(self._pointers.of_role(PREVIOUS))
         for name, pointer in challengers.items():
             self._take(name, pointer, CHALLENGER)
 
@@ -208,17 +239,45 @@ class ModelShelf:
             self._after_first_look.start()
 
     def _look_in_registry(self) -> None:
-        if any(state.served for state in self._states.values()):
+        if self._states and not any(state.error for state in self._states.values()):
             return
         try:
-            for role, pointers in self._fallback().items():
-                for name, pointer in pointers.items():
-                    self._take(name, pointer, role)
+            found = self._fallback()
         except psycopg.Error as error:
             self._metrics.failures.labels("postgres").inc()
             log.warning("model_registry_unreachable", error=type(error).__name__)
+            return
+        for name, pointer in found.get(CHAMPION, {}).items():
+            self._take(name, pointer, CHAMPION)
+        self._fall_back(found.get(PREVIOUS, {}))
+        for name, pointer in found.get(CHALLENGER, {}).items():
+            self._take(name, pointer, CHALLENGER)
 
-    def _take(self, name: str, pointer: Mapping[str, Any], role: Role) -> None:
+    def _fall_back(self, previous: Pointers) -> None:
+        """Let the version before answer where no good one is in memory."""
+        for name, state in self._states.items():
+            if state.served is not None or name not in previous:
+                self._drop_previous(name)
+                continue
+            self._take(name, previous[name], PREVIOUS)
+            served = self._previous[name].served
+            if served is None:
+                continue
+            self._put(name, CHAMPION, replace(state, served=served, instead="previous"))
+            self._drop_previous(name)
+            log.error(
+                "previous_model_answers",
+                model=name,
+                model_id=served.model.model_id,
+                wanted=state.wanted.get("model_id"),
+                reason=state.error,
+            )
+
+    def _drop_previous(self, name: str) -> None:
+        self._previous = {other: its for other, its in self._previous.items() if other != name}
+        self._retries.pop((name, PREVIOUS), None)
+
+    def _take(self, name: str, pointer: Mapping[str, Any], role: Alias) -> None:
         """Serve what a pointer names, if it is not served already."""
         state = self._of(role).get(name)
         if state is not None and state.wanted == pointer:
@@ -244,6 +303,8 @@ class ModelShelf:
         self._put(name, role, ModelState(pointer, replace(model, loaded_at=utc_now()), None))
         if before is not None:
             self._replaced[name] = before
+        if role == CHAMPION:
+            self._drop_previous(name)
         log.info("model_loaded", model=name, role=role, model_id=model.model.model_id)
 
     def _in_memory(self, name: str, pointer: Mapping[str, Any]) -> ServedModel | None:
@@ -264,7 +325,7 @@ class ModelShelf:
     def _refuse(
         self,
         name: str,
-        role: Role,
+        role: Alias,
         pointer: Mapping[str, Any],
         error: Exception,
         state: ModelState | None,
@@ -276,8 +337,11 @@ class ModelShelf:
         if state is not None and state.error == reason and state.wanted == pointer:
             return
         # A champion answers on, whatever is wanted; a challenger that is not wanted does not.
-        served = None if state is None or role == CHALLENGER else state.served
-        self._put(name, role, ModelState(pointer, served, reason))
+        served = None if state is None or role != CHAMPION else state.served
+        instead: Instead | None = None if served is None else "last_good"
+        if state is not None and served is not None and state.wanted == pointer:
+            instead = state.instead or instead
+        self._put(name, role, ModelState(pointer, served, reason, instead))
         self._metrics.model_failures.labels(name).inc()
         log.error(
             "model_not_loaded",
@@ -299,15 +363,21 @@ class ModelShelf:
         self._retries.pop((name, CHALLENGER), None)
         self._count_loaded()
 
-    def _of(self, role: Role) -> Mapping[str, ModelState]:
+    def _of(self, role: Alias) -> Mapping[str, ModelState]:
+        if role == PREVIOUS:
+            return self._previous
         return self._challengers if role == CHALLENGER else self._states
 
-    def _put(self, name: str, role: Role, state: ModelState) -> None:
+    def _put(self, name: str, role: Alias, state: ModelState) -> None:
         # A new mapping, put in place at once: a request sees all of the old or all of the new.
-        if role == CHALLENGER:
+        if role == PREVIOUS:
+            self._previous = {**self._previous, name: state}
+        elif role == CHALLENGER:
             self._challengers = {**self._challengers, name: state}
         else:
             self._states = {**self._states, name: state}
+            # One gauge for each name: an alert on it must see it fall back to 0.
+            self._metrics.model_instead.labels(name).set(state.instead is not None)
         self._count_loaded()
 
     def _count_loaded(self) -> None:

@@ -18,6 +18,7 @@ from leadml_pipelines.serving.connections import (
     PostgresUnavailableError,
     StatementFailedError,
 )
+from leadml_pipelines.serving.entity_door import EntityDoor
 from leadml_pipelines.serving.events import MAX_EVENTS, EventDoor, Receipt
 from leadml_pipelines.serving.found import Found, Server, Source
 from leadml_pipelines.serving.lookup import LOOKUPS, PresentReader, SnapshotReader
@@ -109,6 +110,7 @@ class OnlineFeatures(Closing):
             views=views,
         )
         self.event_door = EventDoor(self._connections, outbox, state, self._metrics, schema, clock)
+        self.entity_door = EntityDoor(self._connections, outbox, state, self._metrics)
 
     def __enter__(self) -> Self:
         self.start()
@@ -191,6 +193,25 @@ class OnlineFeatures(Closing):
             self.event_door.post(events[start : start + MAX_EVENTS])
             for start in range(0, len(events), MAX_EVENTS)
         ]
+
+    def invalidate(self, entity_type: str, ids: Sequence[str], at: datetime | None = None) -> bool:
+        """Have the features of any number of entities computed anew by the next read.
+
+        For whoever wrote rows of theirs into the tables past `post`, after its commit.
+
+        Args:
+            entity_type: Such as `lead`.
+            ids: Their ids.
+            at: As of `EntityDoor.invalidate`.
+
+        Returns:
+            Whether Redis knows; if not, it is told as soon as it can be reached.
+
+        Raises:
+            UnknownEntityTypeError, EntityIdError, NaiveTimeError, PostgresUnavailableError,
+                StatementFailedError: as `EntityDoor.invalidate`.
+        """
+        return self.entity_door.invalidate(entity_type, ids, at)
 
 
 def _entity(found: Found, at: int, row: dict[str, Any] | None, as_of: int, stale: bool) -> Entity:

@@ -199,6 +199,34 @@ class Outbox:
             self._store.forget(entity_type, ids)
 
 
+def deliver_now(outbox: Outbox, redis_state: RedisState, entity_ids: Sequence[str]) -> bool:
+    """Tell Redis of entities whose values were made untrue, right after the commit.
+
+    Args:
+        outbox: What to deliver.
+        redis_state: Whether Redis can be told now; it hears of a failure.
+        entity_ids: The entities.
+
+    Returns:
+        Whether Redis knows. If not, the notes wait for the `Courier`, and what Redis holds is
+        doubted until then.
+    """
+    if not entity_ids:
+        return True
+    if redis_state.usable():
+        try:
+            outbox.deliver(entity_ids)
+        except redis.RedisError as error:
+            redis_state.note_failure(error)
+        except (PostgresUnavailableError, StatementFailedError) as error:
+            log.warning("invalidations_wait", error=str(error))
+        else:
+            return True
+    # Somebody may be about to believe Redis again who looked before these notes were there.
+    redis_state.note_untold()
+    return False
+
+
 class Courier:
     """A thread that delivers what requests could not, and finds out when a server is back.
 

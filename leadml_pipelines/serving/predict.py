@@ -15,6 +15,7 @@ from leadml_pipelines.online.format import Rows
 from leadml_pipelines.serving.answered import Answered
 from leadml_pipelines.serving.assignment import CHALLENGER, CHAMPION, Part
 from leadml_pipelines.serving.errors import ApiError, some
+from leadml_pipelines.serving.found import unknown_entity
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.models import ModelShelf
 from leadml_pipelines.serving.prediction_log import PredictionLog
@@ -24,6 +25,7 @@ from leadml_pipelines.times import from_micros, utc_now
 
 OUTSIDE = "outside_population"
 UNAVAILABLE = "unavailable"
+UNKNOWN = "unknown_entity"
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +66,9 @@ class Predictor:
         """
         (row,) = self.many(model_type, [entity_id], explain=explain)
         if row["error"] is not None:
-            raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, **row["error"])
+            unknown = row["error"]["code"] == UNKNOWN
+            status = HTTPStatus.NOT_FOUND if unknown else HTTPStatus.UNPROCESSABLE_ENTITY
+            raise ApiError(status, **row["error"])
         return {name: value for name, value in row.items() if name != "error"}
 
     def many(
@@ -72,7 +76,8 @@ class Predictor:
     ) -> list[dict[str, Any]]:
         """Predictions in the order of the ids.
 
-        Whom the model does not score, and whose features can't be had now, has an `error` instead.
+        Whom nobody knows, whom the model does not score, and whose features can't be had now, has
+        an `error` instead.
 
         Args:
             model_type: Name of a model.
@@ -80,12 +85,11 @@ class Predictor:
             explain: Whether the answers have reasons, which takes a model longer than all else.
 
         Raises:
-            ApiError: the model is unknown or not loaded, an entity is unknown, or no entity's
-                features can be had.
+            ApiError: the model is unknown or not loaded, or no entity's features can be had.
         """
         begun = time.perf_counter()
         model = self.model(model_type)
-        found = self._reader.read_known(model.entity_type, ids)
+        found = self._reader.read(model.entity_type, ids)
         count = len(ids)
         answered = Answered(
             found=found,
@@ -106,8 +110,11 @@ class Predictor:
             self._answer_part(model, part, answered, rows, explain=explain)
             for part in answered.parts
         ]
-        for at in found.unavailable:
-            rows[at] = _unavailable(model, answered, ids[at])
+        for at, source in enumerate(found.sources):
+            if source is None:
+                away = at in found.unavailable
+                error = _unavailable(ids[at]) if away else _unknown(model, ids[at])
+                rows[at] = _without_features(model, answered, ids[at], error)
         self._note(replace(answered, parts=parts, seconds=time.perf_counter() - begun))
         return rows
 
@@ -173,7 +180,7 @@ class Predictor:
             raise ApiError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "model_not_loaded",
-                f"the model {model_type} could not be loaded: {state.error}",
+                f"the model {model_type} could not be loaded: {self._shelf.trouble(model_type)}",
             )
         if not self._shelf.looked.is_set():
             raise ApiError(
@@ -245,14 +252,25 @@ class Predictor:
             }
 
 
-def _unavailable(model: ServedModel, answered: Answered, entity_id: str) -> dict[str, Any]:
+def _unavailable(entity_id: str) -> dict[str, str]:
+    return {
+        "code": UNAVAILABLE,
+        "message": f"the features of {entity_id} are not cached and PostgreSQL can't give them "
+        "now; ask again shortly",
+    }
+
+
+def _unknown(model: ServedModel, entity_id: str) -> dict[str, str]:
+    error = unknown_entity(model.entity_type, [entity_id])
+    return {"code": error.code, "message": error.message}
+
+
+def _without_features(
+    model: ServedModel, answered: Answered, entity_id: str, error: dict[str, str]
+) -> dict[str, Any]:
     return {
         "entity_id": entity_id,
-        "error": {
-            "code": UNAVAILABLE,
-            "message": f"the features of {entity_id} are not cached and PostgreSQL can't give them "
-            "now; ask again shortly",
-        },
+        "error": error,
         "prediction": None,
         "probability": None,
         "value": None,

@@ -129,7 +129,8 @@ class Prediction(BaseModel):
     )
     timestamp: datetime = Field(description="when the prediction was made")
     features_as_of: datetime | None = Field(
-        description="the moment that its inputs describe; null where they are unavailable"
+        description="the moment that its inputs describe; null where they are unavailable, or the "
+        "entity is unknown"
     )
     stale: bool = Field(
         description="whether its inputs are older than they should be, or perhaps untrue since an "
@@ -139,7 +140,9 @@ class Prediction(BaseModel):
         description="servers that the answer had to do without"
     )
     error: ErrorDetail | None = Field(
-        None, description="in a batch: why there is no prediction; then all below is missing"
+        None,
+        description="in a batch: why there is no prediction (unknown_entity, outside_population, "
+        "unavailable); then all below is missing",
     )
     prediction: float | int | None = Field(
         None,

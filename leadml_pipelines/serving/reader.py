@@ -25,7 +25,7 @@ from leadml_pipelines.serving.ages import AgeLimits, older, without_expired
 from leadml_pipelines.serving.connections import PostgresUnavailableError, StatementFailedError
 from leadml_pipelines.serving.errors import some
 from leadml_pipelines.serving.flights import FlightTimeoutError
-from leadml_pipelines.serving.found import Found, Server, Source, unknown_entity
+from leadml_pipelines.serving.found import Found, Server, Source
 from leadml_pipelines.serving.metrics import Metrics
 from leadml_pipelines.serving.read_clock import ReadClock
 from leadml_pipelines.serving.read_counts import ReadCounts
@@ -116,18 +116,6 @@ class FeatureReader:
             batch, sources, now, stale, self._degraded(seen), seen.unavailable, seen.shortage
         )
         self._counts.answered(found, filled=filled)
-        return found
-
-    def read_known(self, entity_type: str, ids: Sequence[str]) -> Found:
-        """Features of entities, none of which may be unknown; some may be unavailable.
-
-        Raises:
-            ApiError: 404 naming the unknown ones; 503 as `read` does.
-        """
-        found = self.read(entity_type, ids)
-        unknown = found.unknown()
-        if unknown:
-            raise unknown_entity(entity_type, unknown)
         return found
 
     def _read_cache(self, entity_type: str, ids: Sequence[str], seen: Seen) -> Batch | None:

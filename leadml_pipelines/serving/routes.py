@@ -22,6 +22,8 @@ from leadml_pipelines.serving import contract, prediction_contract
 from leadml_pipelines.serving.catalogue_routes import catalogue_routes
 from leadml_pipelines.serving.connections import Connections
 from leadml_pipelines.serving.engineer_routes import engineer_routes
+from leadml_pipelines.serving.entity_door import EntityDoor
+from leadml_pipelines.serving.entity_routes import entity_routes
 from leadml_pipelines.serving.errors import ApiError, json_response
 from leadml_pipelines.serving.event_routes import event_routes
 from leadml_pipelines.serving.events import EventDoor
@@ -58,6 +60,7 @@ class Parts:
         metrics: Counters.
         postgres_url: PostgreSQL, for its sign of life.
         event_door: Where events come in.
+        entity_door: Where somebody says whose rows were written past the app.
         settings: All settings.
         graph: Single entities in the graph.
         ad_hoc: PostgreSQL, for functions that are computed on request.
@@ -70,6 +73,7 @@ class Parts:
     metrics: Metrics
     postgres_url: str
     event_door: EventDoor
+    entity_door: EntityDoor
     settings: Settings
     graph: GraphLookup
     ad_hoc: Connections
@@ -84,10 +88,11 @@ def add_routes(app: FastAPI, parts: Parts) -> None:
     """Give an app all its routes."""
     app.include_router(_feature_routes(parts.reader))
     app.include_router(event_routes(parts.event_door))
+    app.include_router(entity_routes(parts.entity_door))
     app.include_router(catalogue_routes())
     app.include_router(engineer_routes(parts.settings, parts.ad_hoc))
     app.include_router(graph_routes(parts.graph))
-    app.include_router(model_routes(parts.settings))
+    app.include_router(model_routes(parts.settings, parts.shelf))
     app.include_router(_model_routes(parts))
     app.include_router(_operation_routes(parts))
 
@@ -143,9 +148,9 @@ def _model_routes(parts: Parts) -> APIRouter:
     def predict_batch(request: prediction_contract.PredictBatchRequest) -> Response:
         """One model's answers for 1 to 1,000 entities, in their order.
 
-        An unknown entity fails the whole request; one that the model does not score, or whose
-        features can't be had now, has an `error` in its row. Reasons are given if they are wanted;
-        they take a model longer than all else.
+        One that nobody knows, that the model does not score, or whose features can't be had now,
+        has an `error` in its row; 503 if no features can be had at all. Reasons are given if they
+        are wanted; they take a model longer than all else.
         """
         rows = predictor.many(request.model_type, request.entity_ids, explain=request.explain)
         return json_response({"success": True, "data": rows})
@@ -273,7 +278,8 @@ def _health(parts: Parts) -> dict[str, Any]:
     services = {"redis": redis_state, "postgres": _postgres_state(parts.postgres_url)}
     challengers = parts.shelf.challengers
     models = {
-        name: _model_health(state) | {"challenger": _challenger_health(challengers.get(name))}
+        name: _model_health(state, parts.shelf.trouble(name))
+        | {"challenger": _challenger_health(challengers.get(name))}
         for name, state in sorted(parts.shelf.states.items())
     }
     status, reason = _status(parts, services, models)
@@ -308,7 +314,7 @@ def _status(
     return ("degraded", "; ".join(reasons)) if reasons else ("ok", None)
 
 
-def _model_health(state: ModelState) -> dict[str, Any]:
+def _model_health(state: ModelState, trouble: str | None) -> dict[str, Any]:
     served = state.served
     return {
         "model_id": served.model.model_id if served else None,
@@ -317,7 +323,8 @@ def _model_health(state: ModelState) -> dict[str, Any]:
         "trained_at": served.pointer.get("trained_at") if served else None,
         "features": len(served.model.features) if served else None,
         "wanted_model_id": state.wanted.get("model_id"),
-        "error": state.error,
+        "fallback": state.instead,
+        "error": trouble,
     }
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from leadml_pipelines.online.store import OnlineStore
 from leadml_pipelines.postgres import connect
 from leadml_pipelines.sources.extract import extract_sources
 from leadml_pipelines_tests.end_to_end.commands import LEADML, environment
@@ -73,3 +74,67 @@ def test_audit_without_an_extract_says_what_to_do(postgres_url: str, tmp_path: P
     assert done.returncode == 1
     assert "materialize the sources first" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def invalidate(
+    postgres_url: str, redis_url: str, home: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `leadml features invalidate`, with nothing in the outbox before."""
+    with connect(postgres_url) as connection:
+        empty_tables(connection, "leadml.invalidations")
+
+    def run(
+        *options: str | Path, code: int = 0, redis: str = redis_url
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [LEADML, "features", "invalidate", *map(str, options), "--home", str(home)],
+            env=environment()
+            | {"LEADML_POSTGRES_URL": postgres_url, "LEADML_REDIS_URL": redis, "COLUMNS": "160"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def test_invalidated_features_count_as_missing_from_then_on(
+    invalidate: Callable[..., subprocess.CompletedProcess[str]], redis_url: str, tmp_path: Path
+) -> None:
+    more = tmp_path / "ids.txt"
+    more.write_text("with a space\n\na\n", encoding="utf-8")
+    done = invalidate("a", "b", "--file", more)
+    assert "3 of type lead are computed anew" in done.stdout
+    seen: dict[str, tuple[int, int]] = {}
+    with OnlineStore(redis_url) as store:
+        store.read_batch("lead", ["a", "b", "with a space", "c"], None, seen)
+    assert set(seen) == {"a", "b", "with a space"}
+
+
+def test_without_redis_the_invalidation_waits_and_the_command_says_so(
+    invalidate: Callable[..., subprocess.CompletedProcess[str]], postgres_url: str
+) -> None:
+    done = invalidate("a", redis="redis://127.0.0.1:1/0")
+    assert "Redis can't be reached now" in done.stdout
+    with connect(postgres_url) as connection:
+        waiting = connection.execute(
+            "SELECT entity_id FROM leadml.invalidations WHERE delivered_at IS NULL"
+        ).fetchall()
+    assert waiting == [("a",)]
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [((), "at least one id"), (("a", "--entity", "house"), "no entity type house")],
+)
+def test_an_invalidation_of_nobody_is_refused_with_the_reason(
+    invalidate: Callable[..., subprocess.CompletedProcess[str]],
+    options: tuple[str, ...],
+    part: str,
+) -> None:
+    assert part in invalidate(*options, code=2).stderr

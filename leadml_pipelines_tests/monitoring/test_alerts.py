@@ -10,6 +10,7 @@ import pytest
 
 from leadml_pipelines.learning.served_versions import ServedVersion
 from leadml_pipelines.monitoring.alerts import Judgement, Limits, TrainingCounts, judge
+from leadml_pipelines.monitoring.answering import Answering
 from leadml_pipelines.monitoring.drift import ColumnDrift
 from leadml_pipelines.monitoring.enough import NotEnough
 from leadml_pipelines.monitoring.live import LiveMetric, LivePerformance
@@ -49,6 +50,7 @@ def judged(
     serving: ServingFigures | NotEnough = NOTHING,
     training: TrainingCounts | NotEnough = NOTHING,
     expected_drift: tuple[str, ...] = (),
+    answering: Answering | NotEnough = NOTHING,
 ) -> Judgement:
     every = judge(
         {"churn": [moved] if isinstance(moved, DriftRecord) else moved},
@@ -57,6 +59,7 @@ def judged(
         training,
         Limits(),
         expected_drift=expected_drift,
+        answering={"churn": answering},
     )
     (found,) = [one for one in every if one.rule == rule]
     return found
@@ -173,6 +176,18 @@ def test_a_regression_is_judged_by_its_ranking_alone() -> None:
     )  # fmt: skip
     mine = [one for one in every if one.subject == "lead_score"]
     assert [(one.rule, one.firing) for one in mine] == [("ranking", True)]
+
+
+def test_a_version_that_was_not_champion_and_answered_is_an_alert_by_name() -> None:
+    sound = judged("fallback", answering=Answering("churn", 9, {}, None))
+    assert (sound.firing, sound.value) == (False, 0.0)
+    found = judged("fallback", answering=Answering("churn", 1_000, {"churn_0": 250}, NOW))
+    assert (found.firing, found.severity, found.value) == (True, "critical", 0.25)
+    assert found.details == ("churn_0",)
+    assert found.sentence == (
+        "churn: 250 of 1,000 predictions of the last day are not the champion's of their time but "
+        "those of churn_0, the last one of 2026-04-12 05:30 UTC"
+    )
 
 
 def test_every_rule_says_what_to_do() -> None:

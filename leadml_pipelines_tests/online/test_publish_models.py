@@ -85,14 +85,30 @@ def test_a_pointer_tells_role_and_share(pointers: ModelPointers) -> None:
     }
 
 
-def test_both_roles_are_published_and_previous_is_not(pointers: ModelPointers) -> None:
+def test_every_role_is_published(pointers: ModelPointers) -> None:
     published = publish_roles(pointers, Registry(CHAMPION, CHALLENGER, PREVIOUS))
-    assert published == {"churn:champion": "churn_1", "churn:challenger": "churn_2"}
-    assert pointers.get("churn", "previous") is None
-    assert [*pointers.of_role("champion"), *pointers.of_role("challenger")] == [
-        "churn",
-        "churn",
-    ]
+    assert published == {
+        "churn:champion": "churn_1",
+        "churn:challenger": "churn_2",
+        "churn:previous": "churn_0",
+    }
+    for role, model_id in (
+        ("champion", "churn_1"),
+        ("challenger", "churn_2"),
+        ("previous", "churn_0"),
+    ):
+        pointer = pointers.of_role(role)["churn"]
+        assert (pointer["role"], pointer["model_id"]) == (role, model_id)
+
+
+def test_a_previous_version_that_the_registry_has_no_more_is_withdrawn(
+    pointers: ModelPointers,
+) -> None:
+    publish_roles(pointers, Registry(CHAMPION, PREVIOUS))
+    assert not is_in_step(pointers, _records([CHAMPION]))
+    assert publish_roles(pointers, Registry(CHAMPION))["churn:previous"] is None
+    assert pointers.of_role("previous") == {}
+    assert is_in_step(pointers, _records([CHAMPION]))
 
 
 def test_a_withdrawn_challenger_goes_and_is_announced(
@@ -132,7 +148,8 @@ def test_a_champion_is_never_withdrawn(pointers: ModelPointers) -> None:
 @pytest.mark.parametrize(
     ("held", "in_step"),
     [
-        ([CHAMPION, CHALLENGER, PREVIOUS], True),
+        ([CHAMPION, CHALLENGER], True),
+        ([CHAMPION, CHALLENGER, PREVIOUS], False),
         ([CHAMPION], False),
         ([Held("churn", "champion", "churn_2"), CHALLENGER], False),
         ([CHAMPION, Held("churn", "challenger", "churn_2", 0.2)], False),

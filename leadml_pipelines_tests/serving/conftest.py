@@ -19,6 +19,8 @@ import pytest
 import uvicorn
 from pydantic import SecretStr
 
+from leadml_pipelines.features.catalogue import catalogue
+from leadml_pipelines.features.postgres_engine import PresentQuery
 from leadml_pipelines.online.model_pointers import ModelPointers
 from leadml_pipelines.online.publish import publish_snapshot
 from leadml_pipelines.online.store import OnlineStore
@@ -65,6 +67,13 @@ def serve(settings: Settings) -> Iterator[httpx.Client]:
             for other in threading.enumerate():
                 if other.name == "after-first-look":
                     other.join(60)
+
+
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """Views are compiled once in a process, which takes a busy machine longer than a read may."""
+    for entity_type in catalogue().entities:
+        PresentQuery(entity_type, "crm")
 
 
 @dataclass

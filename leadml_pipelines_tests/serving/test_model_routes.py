@@ -94,6 +94,8 @@ def test_the_list_tells_who_answers_and_who_challenges(
     }
     assert roles["challenger"]["traffic_share"] == 0.1
     assert roles["last_trained"]["model_id"] == "conversion_c"
+    # Nobody published these: the app follows the pointers in Redis.
+    assert roles["answering"] == {"model_id": "conversion_1", "fallback": None, "error": None}
 
 
 def test_an_empty_registry_is_an_empty_list(client: httpx.Client, registry: Registry) -> None:
@@ -200,6 +202,27 @@ def test_a_rollback_is_answered_by_the_running_app(
     registry.rollback("conversion", by="anna")
     publish_roles(world.models, registry, ["conversion"])
     wait_for(lambda: answering() == "conversion_a", BOUND_SECONDS)
+
+
+def test_without_redis_too_the_previous_version_answers_for_a_damaged_champion(
+    world: World,
+    registry: Registry,
+    add: Callable[..., ModelRecord],
+    serving: Callable[[Settings], httpx.Client],
+) -> None:
+    """The list tells who is champion, and who answers."""
+    for model_id in ("conversion_a", "conversion_bb"):
+        add(model_id)
+        registry.promote(model_id, by="anna")
+    (world.artifacts / "conversion_bb" / "model.ubj").write_bytes(b"damaged")
+    client = serving(world.settings.model_copy(update={"redis_url": NO_REDIS}))
+    body = client.get("/api/v1/models").json()
+    TypeAdapter(model_contract.ModelListResponse).validate_python(body)
+    (roles,) = body["data"]
+    assert roles["champion"]["model_id"] == "conversion_bb"
+    answering = roles["answering"]
+    assert (answering["model_id"], answering["fallback"]) == ("conversion_a", "previous")
+    assert "model.ubj has SHA-256" in answering["error"]
 
 
 def test_an_app_with_another_key_keeps_answering_with_nothing_new(

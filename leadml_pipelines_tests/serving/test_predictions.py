@@ -19,6 +19,8 @@ from leadml_pipelines.serving.prediction_contract import (
 from leadml_pipelines_tests.serving.artifacts import expected_value
 from leadml_pipelines_tests.serving.conftest import World
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 PREDICT = "/api/v1/ml/predict"
 BATCH = "/api/v1/ml/predict/batch"
 
@@ -116,13 +118,41 @@ def test_in_a_batch_only_the_row_outside_of_the_population_has_an_error(
     assert rows[2] == {**rows[2], **_without_time(alone)}
 
 
-def test_unknown_lead_fails_a_prediction_by_name(client: httpx.Client, world: World) -> None:
-    one = client.post(PREDICT, json={"model_type": "churn", "entity_id": "nobody"})
-    many = client.post(
-        BATCH, json={"model_type": "churn", "entity_ids": [world.open_ids[0], "nobody"]}
-    )
-    for response in (one, many):
-        assert "nobody" in _error(response, 404, "unknown_entity")
+def test_unknown_lead_fails_a_prediction_by_name(client: httpx.Client) -> None:
+    response = client.post(PREDICT, json={"model_type": "churn", "entity_id": "nobody"})
+    assert _error(response, 404, "unknown_entity") == "no lead is known by the id nobody"
+
+
+def test_in_a_batch_an_unknown_lead_is_an_error_of_its_row(
+    client: httpx.Client, world: World
+) -> None:
+    known = world.open_ids[:2]
+    ids = [known[0], "nobody", known[1], "nowhere"]
+    response = client.post(BATCH, json={"model_type": "conversion", "entity_ids": ids})
+    assert response.status_code == 200, response.text
+    rows = response.json()["data"]
+    assert [row["entity_id"] for row in rows] == ids
+    assert [row["error"] and row["error"]["code"] for row in rows] == [
+        None,
+        "unknown_entity",
+        None,
+        "unknown_entity",
+    ]
+    assert rows[1]["error"]["message"] == "no lead is known by the id nobody"
+    for row in rows:
+        Prediction.model_validate(row)
+    empty = ("prediction", "probability", "value", "features_as_of")
+    assert [rows[1][name] for name in empty] == [None] * 4
+    for at in (0, 2):
+        alone = _predict(client, "conversion", ids[at], explain=False)
+        assert rows[at] == {**rows[at], **_without_time(alone)}
+
+
+def test_a_batch_of_unknown_leads_alone_is_answered_row_by_row(client: httpx.Client) -> None:
+    response = client.post(BATCH, json={"model_type": "churn", "entity_ids": ["nobody"]})
+    assert response.status_code == 200
+    (row,) = response.json()["data"]
+    assert (row["error"]["code"], row["model_id"]) == ("unknown_entity", "churn_1")
 
 
 def test_unknown_model_is_told_which_there_are(client: httpx.Client) -> None:

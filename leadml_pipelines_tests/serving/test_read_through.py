@@ -18,7 +18,6 @@ from pydantic import SecretStr
 
 from leadml_pipelines.features.catalogue import Catalogue, UnknownFeatureError, catalogue
 from leadml_pipelines.features.functions import Count, function_view
-from leadml_pipelines.features.postgres_engine import PresentQuery
 from leadml_pipelines.features.snapshots.checks import check_snapshot
 from leadml_pipelines.features.snapshots.writing import write_view_snapshot
 from leadml_pipelines.online.keys import EntityIdError
@@ -37,14 +36,9 @@ from leadml_pipelines_tests.serving.offline import load_leads, row_of
 
 IDS = [f"lead_{i}" for i in range(40)]
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 Opened = Callable[..., OnlineFeatures]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled() -> None:
-    """Views are compiled once in a process, which takes a busy machine longer than a read may."""
-    for entity_type in catalogue().entities:
-        PresentQuery(entity_type, "crm")
 
 
 @pytest.fixture
