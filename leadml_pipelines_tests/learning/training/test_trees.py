@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,29 @@ def test_raw_scores_are_log_odds_whatever_the_class_weights(weights: float) -> N
     trees = fit_trees(spec, base, rows, np.arange(8_000), rounds=80)
     chances = 1 / (1 + np.exp(-trees.raw_scores(rows.values)))
     assert chances.mean() == pytest.approx(rows.labels.mean(), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("objective", "params"),
+    [
+        ("classification", {}),
+        ("classification", {"class_weights": 1.0}),
+        ("regression", {"objective": "reg:tweedie"}),
+    ],
+)
+def test_on_the_rows_of_the_fit_the_mean_answer_is_the_mean_label(
+    objective: str, params: dict[str, Any]
+) -> None:
+    spec = spec_for(objective, params=params)
+    rows = rows_of(list(range(4_000)), list(range(4_000)))
+    prices = np.exp(1.5 * rows.values[:, 0])
+    if objective == "regression":
+        rows = replace(rows, labels=rows.labels * prices)
+    base = base_params(spec, seed=1, threads=1, device="cpu")
+    trees = fit_trees(spec, base, rows, np.arange(4_000), rounds=40)
+    raw = trees.raw_scores(rows.values)
+    said = np.exp(raw) if objective == "regression" else 1 / (1 + np.exp(-raw))
+    assert said.mean() == pytest.approx(rows.labels.mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("unit", [1.0, 1_000.0])
