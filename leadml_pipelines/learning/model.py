@@ -1,15 +1,15 @@
 """A trained model, ready to answer. Serving imports this: NumPy at the top, XGBoost when asked.
 
 Several members (boosted trees, perhaps a linear model) give a raw score each: log-odds, or the
-logarithm of a value, or the value. Their weighted sum is the model's raw score; a link and, for
-chances, a calibration turn it into the answer. Because every member's raw score is a sum over the
+logarithm of a value, or the value. Their weighted sum is the model's raw score; a calibration, a
+curve that never falls, turns it into the answer. Because every member's raw score is a sum over the
 features, so is the model's: the contributions are exact SHAP values.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,7 +29,7 @@ from leadml_pipelines.learning.encoding import (
 )
 from leadml_pipelines.learning.plain_trees import PlainTrees
 from leadml_pipelines.learning.registry.artifacts import load_artifact
-from leadml_pipelines.learning.training.calibration import Calibration, sigmoid
+from leadml_pipelines.learning.training.calibration import Calibration
 from leadml_pipelines.learning.training.linear import LinearMember
 from leadml_pipelines.learning.training.venn_abers import VennAbers
 from leadml_pipelines.learning.tree_shap import TreeShap
@@ -44,26 +44,19 @@ FEW_ROWS = 8
 
 Vector = npt.NDArray[np.float64]
 
-LINKS: Mapping[str, Callable[[Vector], Vector]] = {
-    "identity": lambda raw: np.maximum(raw, 0.0),
-    "log": np.exp,
-    "logit": sigmoid,
-}
-"""From raw scores to values; what is expected of a premium is never less than nothing."""
-
 
 @dataclass(frozen=True)
 class Predictions:
     """What a model answers for n rows.
 
     Attributes:
-        values: float64[n]; the calibrated chance of a classifier, the expected value of a
-            regression.
+        values: float64[n]; the calibrated chance of a classifier, the calibrated expected value
+            of a regression.
         predictions: float64[n]; a classifier's 1 or 0 by the model's threshold, a regression's
             score.
         scores: float64[n]; 0-100, the share of the training population with a lower raw score.
-        confidence: float64[n]; 1 minus the width of the Venn-Abers interval around the chance;
-            None where there is none.
+        confidence: float64[n]; 1 minus how far the outcome of one more lead would move the
+            chance (the width of the Venn-Abers interval); None where there is none.
     """
 
     values: Vector
@@ -177,7 +170,6 @@ class LoadedModel:
             )
             for c in manifest["companions"]
         )
-        self._link = LINKS[manifest["link"]]
         self._files = files
 
     @cached_property
@@ -203,7 +195,7 @@ class LoadedModel:
             return Predictions(raw, raw, raw, raw if self._venn_abers else None)
         if self.objective != "classification":
             scores = self.rank(raw)
-            return Predictions(self._link(raw), scores, scores)
+            return Predictions(self._calibration(raw), scores, scores)
         chances = self._calibration(raw)
         confidence = self._venn_abers.confidence(raw) if self._venn_abers else None
         yes = (chances >= self.threshold).astype(np.float64)
@@ -370,7 +362,7 @@ class LoadedModel:
 
     @cached_property
     def _calibration(self) -> Calibration:
-        return Calibration.from_arrays(self._rest["calibration"])
+        return Calibration.from_arrays({**self._rest["calibration"], "link": self.manifest["link"]})
 
     @cached_property
     def _venn_abers(self) -> VennAbers | None:

@@ -153,8 +153,8 @@ class ModelSpec:
         tuning_trials: Most combinations that optuna tries.
         tuning_seconds: When optuna stops even so; None for never.
         rounds: Most boosting rounds.
-        calibration: How raw scores become chances: the `best` on the validation part, or a named
-            one; for classification.
+        calibration: The shape by which raw scores become chances or values: the `best` on the
+            validation part, or a named one; for values `platt` is a line on the scale of the link.
         cost: What wrong answers cost; the threshold is the one that costs least on the validation
             part; for classification.
         metric: Metric that selects and gates.

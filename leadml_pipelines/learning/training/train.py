@@ -230,7 +230,7 @@ class _Valid:
 
     Attributes:
         weights: Weight of each member: `trees`, `runner_up`, `linear`.
-        calibration: From raw scores to chances.
+        calibration: From raw scores to chances or values.
         venn_abers: Content of the intervals; None where there are none.
         threshold: From which chance the answer is yes.
         record: What was seen, JSON-ready.
@@ -280,11 +280,11 @@ def _validate(
     tell: Callable[[int, str], None],
 ) -> _Valid:
     """Choose blend, calibration and threshold by what the winner says of the folds' newer rows."""
-    classifies = spec.objective == "classification"
+    link = link_of(base)
     if not chosen:
         threshold = ideal_threshold(spec.cost)
         nothing = {"rows": 0, "reason": "no validation fold"}
-        return _Valid({"trees": 1.0}, Calibration("none"), None, threshold, nothing)
+        return _Valid({"trees": 1.0}, Calibration("none", link=link), None, threshold, nothing)
     raw: dict[str, list[Vector]] = {}
     for number, fold in enumerate(chosen):
         text = f"validation, fold {number + 1} of {len(chosen)}"
@@ -301,12 +301,14 @@ def _validate(
     record: dict[str, Any] = {"rows": len(valid)}
     if len(together) > 1:
         record["blend"] = blend
-    if not classifies:
-        return _Valid(weights, Calibration("none"), None, 0.0, record)
-    calibration, record["calibration"] = fit_calibration(spec.calibration, blended, labels, groups)
-    threshold, record["threshold"] = best_threshold(calibration(blended), labels, spec.cost)
-    intervals = fit_venn_abers(blended, labels).to_arrays()
-    return _Valid(weights, calibration, intervals, threshold, record)
+    blocks = np.repeat(np.arange(len(chosen)), [len(fold.valid) for fold in chosen])
+    fitted = fit_calibration(spec.calibration, blended, labels, blocks, groups, link=link)
+    record["calibration"] = fitted.record
+    if spec.objective != "classification":
+        return _Valid(weights, fitted.calibration, None, 0.0, record)
+    threshold, record["threshold"] = best_threshold(fitted.crossed, labels, spec.cost)
+    intervals = fit_venn_abers(blended, labels, groups).to_arrays()
+    return _Valid(weights, fitted.calibration, intervals, threshold, record)
 
 
 def _members_on(

@@ -15,6 +15,7 @@ import structlog
 
 from leadml_pipelines.learning.encoding import Matrix
 from leadml_pipelines.learning.spec import ModelSpec
+from leadml_pipelines.learning.training.calibration import shift_to_mean
 from leadml_pipelines.learning.training.rows import RowNumbers, Rows, Vector
 from leadml_pipelines.signals import deferred
 
@@ -66,8 +67,9 @@ class Trees:
     Attributes:
         booster: XGBoost's own object.
         rounds: How many of its rounds count.
-        shift: What class weights or the scale of the labels added to every raw score, in log-odds
-            or in the logarithm of the value; raw scores are without it.
+        shift: What class weights, the scale of the labels and the objective added to every raw
+            score, in log-odds or in the logarithm of the value; raw scores are without it, so that
+            on the rows of the fit the mean answer is the mean label.
     """
 
     booster: Any
@@ -126,10 +128,10 @@ def fit_trees(
         else:
             stops, rounds = None, min(ROUNDS_UNSTOPPED, spec.rounds)
     params = seeing_few_of_each(params, rows, chosen)
-    positive, scale = 1.0, 1.0
+    positive, scale, link = 1.0, 1.0, link_of(params)
     if spec.objective == "classification":
         positive = _positive_weight(rows.labels[chosen]) ** params["class_weights"]
-    elif link_of(params) == "log":
+    elif link == "log":
         # In units of the mean a row weighs about 1, whatever the currency: `min_child_weight` and
         # `reg_lambda` count rows, as they do for every other objective.
         scale = float(rows.labels[chosen].mean()) or 1.0
@@ -140,7 +142,22 @@ def fit_trees(
         watched = {"evals": [(valid, "newest")], "early_stopping_rounds": PATIENCE}
     booster = boost(params, fit, rounds or spec.rounds, rows.encoder.names, heartbeat, **watched)
     used = booster.best_iteration + 1 if stops is not None else booster.num_boosted_rounds()
-    return Trees(booster, used, float(np.log(positive) - np.log(scale)))
+    return Trees(booster, used, _shift(link, booster, used, fit, rows.labels[chosen]))
+
+
+def _shift(link: str, booster: Any, rounds: int, fit: Any, labels: Vector) -> float:
+    """What raw scores are too high by for their mean answer to be the mean of the labels.
+
+    Weights of a class, labels in other units, and the objective itself move the mean: Tweedie's
+    deviance with a logarithm is least at predictions whose sum is below that of the labels.
+    """
+    mean = float(labels.mean())
+    if link == "identity" or not 0 < mean < (1 if link == "logit" else np.inf):
+        return 0.0
+    margins = booster.predict(
+        fit, output_margin=True, iteration_range=(0, rounds), validate_features=False
+    )
+    return -shift_to_mean(link, np.asarray(margins, np.float64), mean)
 
 
 def seeing_few_of_each(params: Mapping[str, Any], rows: Rows, chosen: RowNumbers) -> dict[str, Any]:

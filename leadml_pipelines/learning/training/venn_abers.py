@@ -5,6 +5,11 @@ row added as a 0 and once as a 1. One of the two values at its place is calibrat
 data are; when they lie close together, little is left open. Source: Vovk, Petej and Fedorova
 (2015), "Large-scale probabilistic predictors with and without guarantees of validity".
 
+What is told apart are leads, not rows: the rows of one lead share its fate, so each weighs one over
+the number of the lead's rows, and the row that is added is one more lead. The width says how far
+that lead's outcome could move the chance at its place. It does not say how far the chance may be
+from the truth: that the months to come are like those before is taken for granted.
+
 The values are tabulated at no more than `GROUPS` scores, so that an answer takes two look-ups.
 """
 
@@ -59,17 +64,19 @@ class VennAbers:
         return cls(**arrays)
 
 
-def fit_venn_abers(raw: Vector, labels: Vector) -> VennAbers:
+def fit_venn_abers(raw: Vector, labels: Vector, leads: npt.NDArray[Any]) -> VennAbers:
     """Tabulate the intervals of calibration rows.
 
     Args:
         raw: float64[n], raw scores of rows that the model was not fitted on; at least one.
         labels: float64[n], 0 or 1.
+        leads: [n], the lead of each row.
     """
     from sklearn.isotonic import isotonic_regression
 
+    _, codes, sizes = np.unique(leads, return_inverse=True, return_counts=True)
     order = np.argsort(raw, kind="stable")
-    scores, rows, positive = _grouped(raw[order], labels[order])
+    scores, rows, positive = _grouped(raw[order], labels[order], 1 / sizes[codes][order])
     low, high = np.empty(len(scores)), np.empty(len(scores))
     for label, into in ((0.0, low), (1.0, high)):
         for at in range(len(scores)):
@@ -80,11 +87,15 @@ def fit_venn_abers(raw: Vector, labels: Vector) -> VennAbers:
     return VennAbers(scores, low, high)
 
 
-def _grouped(raw: Vector, labels: Vector) -> tuple[Vector, Vector, Vector]:
-    """Mean score, rows and positives of neighbouring rows; rows of one score stay together."""
+def _grouped(raw: Vector, labels: Vector, weights: Vector) -> tuple[Vector, Vector, Vector]:
+    """Mean score, weight and weight of the positives of neighbouring rows, by rising score.
+
+    Rows of one score stay together.
+    """
     unique, start = np.unique(raw, return_index=True)
     if len(unique) > GROUPS:
         places = np.linspace(0, len(raw), GROUPS, endpoint=False).astype(np.intp)
         start = np.unique(start[np.searchsorted(start, places, "right") - 1])
-    rows = np.diff(np.append(start, len(raw))).astype(np.float64)
-    return np.add.reduceat(raw, start) / rows, rows, np.add.reduceat(labels, start)
+    weight = np.add.reduceat(weights, start)
+    scores = np.add.reduceat(raw * weights, start) / weight
+    return scores, weight, np.add.reduceat(labels * weights, start)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -114,6 +115,21 @@ def test_predictions_are_probabilities_with_the_decision_of_the_threshold(
     answer = model.predict(model.encoder.encode(trained.test))
     assert ((answer.values > 0) & (answer.values < 1)).all()
     assert (answer.predictions == (answer.values >= model.threshold)).all()
+
+
+def test_values_are_calibrated_and_never_fall_as_the_raw_score_rises(
+    regression: TrainedModel,
+) -> None:
+    model = regression.load()
+    raw = model.raw_scores(model.encoder.encode(regression.test))
+    order = np.argsort(raw)
+    assert regression.validation["calibration"]["kind"] in ("none", "line", "isotonic")
+    assert (np.diff(model.answer(raw).values[order]) >= 0).all()
+    spec = replace(regression.spec, calibration="isotonic")
+    stepped = train(spec, toy_set(spec), seed=7, threads=1).load().answer(raw)
+    assert (np.diff(stepped.values[order]) >= 0).all()
+    assert not np.allclose(stepped.values, np.maximum(raw, 0))
+    np.testing.assert_array_equal(stepped.scores, model.answer(raw).scores)
 
 
 def test_scores_rank_within_the_training_population(regression: TrainedModel) -> None:

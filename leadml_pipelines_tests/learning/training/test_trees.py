@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -105,6 +106,29 @@ def test_leads_with_many_rows_are_not_learned_by_heart() -> None:
         return float(roc_auc_score(rows.labels[new], trees.raw_scores(rows.values[new])))
 
     assert auc_on_new_leads(2.0) > auc_on_new_leads(None) + 0.01
+
+
+@pytest.mark.parametrize(
+    ("objective", "params"),
+    [
+        ("classification", {}),
+        ("classification", {"class_weights": 1.0}),
+        ("regression", {"objective": "reg:tweedie"}),
+    ],
+)
+def test_on_the_rows_of_the_fit_the_mean_answer_is_the_mean_label(
+    objective: str, params: dict[str, Any]
+) -> None:
+    spec = spec_for(objective, params=params)
+    rows = rows_of(list(range(4_000)), list(range(4_000)))
+    prices = np.exp(1.5 * rows.values[:, 0])
+    if objective == "regression":
+        rows = replace(rows, labels=rows.labels * prices)
+    base = base_params(spec, seed=1, threads=1, device="cpu")
+    trees = fit_trees(spec, base, rows, np.arange(4_000), rounds=40)
+    raw = trees.raw_scores(rows.values)
+    said = np.exp(raw) if objective == "regression" else 1 / (1 + np.exp(-raw))
+    assert said.mean() == pytest.approx(rows.labels.mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("unit", [1.0, 1_000.0])
