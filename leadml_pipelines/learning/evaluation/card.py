@@ -170,6 +170,8 @@ def _period(name: str, ends: tuple[datetime, datetime], rows: int | None, leads:
 
 def _figures(facts: CardFacts, evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:
     shown = [who for who in names if evaluation.get(who)]
+    if facts.spec.heuristic == "base_rate":
+        shown = [who for who in shown if who != "base_rate"]
     heading = [
         f"champion `{evaluation['compared_with']}`"
         if who == "champion" and evaluation["compared_with"]
@@ -187,7 +189,7 @@ def _figures(facts: CardFacts, evaluation: Mapping[str, Any], names: Mapping[str
         f"In brackets: 95 % bootstrap intervals, {evaluation['resamples']} resamples of the "
         f"{evaluation['leads']:,} {facts.spec.entity}s.",
     ]
-    if "base_rate" in shown:
+    if "base_rate" in evaluation:
         parts.append(_base_rate(evaluation))
     if facts.by_age:
         name = METRIC_NAMES[facts.spec.metric]

@@ -189,9 +189,7 @@ def test_the_card_names_the_columns_that_have_no_slice_large_enough(
 ) -> None:
     spec = replace(trained.spec, slices=("source", "agent", "noise", "product_interest"))
     text = examine(replace(trained, spec=spec), resamples=20).card[CARD_FILE].decode()
-    assert (
-        "Asked for, and without any slice that is large enough: noise, product interest." in text
-    )
+    assert "Asked for, and without any slice that is large enough: noise, product interest." in text
 
 
 def test_slices_by_agent_and_source_are_there_and_the_worst_is_one_of_them(
