@@ -21,6 +21,7 @@ from leadml_pipelines.learning.evaluation.intervals import (
     Measured,
     Resamples,
     draw,
+    interval,
     measure,
     ratio,
 )
@@ -252,6 +253,7 @@ def _calibration(
     if spec.objective != "classification":
         return None
     rate = float(labels.mean())
+    off = interval("ece", measured.point["ece"], measured.draws["ece"])
     moments = trained.test.get("moment")
     calendar = None if moments is None else (moments == CALENDAR).to_numpy(bool)
     return {
@@ -260,6 +262,8 @@ def _calibration(
         if calendar is None or calendar.all()
         else total_said(labels[calendar], values[calendar], draws.within(calendar)),
         "error": measured.point["ece"],
+        "low": off["low"] if off else 0.0,
+        "high": off["high"] if off else 1.0,
         "by_chance": error_by_chance(labels, values, draws.codes, seed=trained.seed),
         # Of a rare event 0.05 would be everything: a part of what there is of the rarer class.
         "allowed": min(spec.max_calibration_error, _ALLOWED_SHARE * min(rate, 1 - rate)),

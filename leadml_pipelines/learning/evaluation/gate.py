@@ -39,10 +39,9 @@ def decide(spec: ModelSpec, evaluation: Mapping[str, Any], remarks: Sequence[str
     cheaper of always yes and always no; when it is worse than the champion beyond noise, or by more
     than the spec's margin; when it is worse than the anchor, the best champion since a person
     promoted last, by more than that margin, so that many small steps can't lead down; when its
-    chances are off by more than is allowed and by more than chance would make sound ones look; when
-    chances or values sum to more or less than came by more than is allowed and than noise; or when
-    in a slice (of young leads, say) the heuristic is better beyond noise, or the metric below the
-    spec's floor for slices.
+    chances are off by more than is allowed, beyond noise; when chances or values sum to more or
+    less than came by more than is allowed and than noise; or when in a slice (of young leads, say)
+    the heuristic is better beyond noise, or the metric below the spec's floor for slices.
 
     Args:
         spec: Names the metric and the limits.
@@ -178,24 +177,20 @@ def _threshold(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judg
 
 
 def _calibration(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judged]:
-    if spec.objective == "classification":
-        found = evaluation["calibration"]
-        error, chance, allowed = (found[key] for key in ("error", "by_chance", "allowed"))
-        said = f"the chances are off by {error:.3f} on average"
-        if error <= allowed:
-            yield _Judged(True, f"{said}, within the {allowed:.3f} that are allowed")
-        elif error <= chance:
-            yield _Judged(
-                True,
-                f"{said}, more than the {allowed:.3f} that are allowed, but on so few leads "
-                f"sound chances would be off by up to {chance:.3f}",
-            )
-        else:
-            yield _Judged(
-                False,
-                f"{said}, more than the {allowed:.3f} that are allowed and more than the "
-                f"{chance:.3f} that chance explains",
-            )
+    if spec.objective != "classification":
+        return
+    found = evaluation["calibration"]
+    error, low, high, allowed = (found[key] for key in ("error", "low", "high", "allowed"))
+    said = f"the chances are off by {error:.3f} on average ({low:.3f} to {high:.3f})"
+    if error <= allowed:
+        yield _Judged(True, f"{said}, within the {allowed:.3f} that are allowed")
+        return
+    beyond = low > allowed
+    yield _Judged(
+        not beyond,
+        f"{said}, {'beyond' if beyond else 'within'} noise more than the {allowed:.3f} that are "
+        "allowed",
+    )
 
 
 def _total(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judged]:

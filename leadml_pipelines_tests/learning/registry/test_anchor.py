@@ -63,7 +63,7 @@ def evaluation_of(
             **(model.minus(anchor) if with_anchor else differences["champion"])["roc_auc"],
         },
         "differences": differences,
-        "calibration": {"error": 0.0, "by_chance": 0.0, "allowed": 0.05, "total": None},
+        "calibration": {"error": 0.0, "low": 0.0, "high": 0.0, "allowed": 0.05, "total": None},
         "threshold": None,
         "slices": {},
     }
