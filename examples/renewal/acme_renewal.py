@@ -25,7 +25,7 @@ SPEC = ModelSpec(
     # A customer who leaves though we thought him safe costs as much as ten needless calls.
     cost=Cost(miss=1, false_alarm=10),
     metric="roc_auc",
-    floor=0.52,
+    floor=0.55,
     heuristic="base_rate",
     slices=("source", "state"),
 )

@@ -176,7 +176,10 @@ def champion_asset(name: str) -> dg.AssetsDefinition:
         redis: RedisResource,
         settings: SettingsResource,
     ) -> dg.MaterializeResult:
-        from leadml_pipelines.learning.registry.registry import PromotionRefusedError
+        from leadml_pipelines.learning.registry.promotion_rules import (
+            PROGRAM,
+            PromotionRefusedError,
+        )
 
         models = registry(postgres, settings)
         candidate = models.newest(name)
@@ -185,7 +188,7 @@ def champion_asset(name: str) -> dg.AssetsDefinition:
             remarks.append("not promoted: LEADML_AUTO_PROMOTE is off; a person does it")
         elif candidate.passed_gate:
             try:
-                models.promote(candidate.model_id, by="dagster", automatic=True)
+                models.promote(candidate.model_id, by=PROGRAM, automatic=True)
             except PromotionRefusedError as error:
                 context.log.warning("not promoted: %s", error)
                 remarks.append(f"not promoted: {error}")

@@ -26,7 +26,12 @@ Model = Annotated[
 ]
 Name = Annotated[str, typer.Argument(help="Name of a model, as in churn.")]
 Force = Annotated[
-    bool, typer.Option("--force", help="Overrule the gate that rejected it; needs --reason.")
+    bool,
+    typer.Option(
+        "--force",
+        help="Overrule the gate that rejected it, or did not compare it with the present champion;"
+        " needs --reason.",
+    ),
 ]
 Reason = Annotated[str | None, typer.Option(help="Why; recorded for ever.")]
 By = Annotated[str | None, typer.Option(help="Who does it; the user of this shell if not given.")]

@@ -163,10 +163,10 @@ class ModelSpec:
         champion_margin: How much worse than the champion a candidate's metric may be on the same
             rows where noise would allow it more.
         max_calibration_error: Greatest expected calibration error on the test rows, beyond noise,
-            and at most seven tenths of the rarer class's share; for classification.
-        max_total_error: How far the sum of all predicted values may be from the sum of those that
-            came, as a part of it and beyond noise; prices and seasons drift between training and
-            test. For values.
+            and at most a quarter of the rarer class's share; for classification.
+        max_total_error: How far the sum of all predicted values, or chances, may be from the sum of
+            those that came, as a part of it and beyond noise; prices and seasons drift between
+            training and test.
         slices: Columns by whose values the test rows are measured apart; `lead_age` is the age of
             the lead at the row's moment, in bands. In none of them the rule that the model
             replaces may be better beyond noise.

@@ -201,8 +201,13 @@ def better(churn: TrainedModel) -> Examination:
 def promotable(
     models: Registry, churn: TrainedModel, better: Examination
 ) -> Callable[[], ModelRecord]:
-    """Registers the model once more, as one that passed its gate."""
-    return lambda: models.store(churn, better, None)
+    """Registers the model once more, as one that passed its gate beside the champion."""
+
+    def store() -> ModelRecord:
+        champion = models.champion("churn")
+        return models.store(churn, better, champion and champion.model_id)
+
+    return store
 
 
 def test_a_candidate_that_the_gate_rejected_is_never_published(

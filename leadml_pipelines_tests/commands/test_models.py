@@ -49,8 +49,9 @@ def registry(postgres_url: str, home: Path) -> Registry:
 def ids(registry: Registry, trained: TrainedModel, examined: Examination) -> list[str]:
     """Two models that passed and one that was rejected; the first is champion."""
     rejected = replace(examined, decision=Decision(False, ("roc_auc is under the floor",)))
-    stored = [registry.store(trained, found, None) for found in (examined, examined, rejected)]
-    ids = [record.model_id for record in stored]
+    first = registry.store(trained, examined, None).model_id
+    others = [registry.store(trained, found, first).model_id for found in (examined, rejected)]
+    ids = [first, *others]
     registry.promote(ids[0], by="anna", reason="the first one of all")
     return ids
 
@@ -146,6 +147,24 @@ def test_with_redis_away_the_change_stands_and_that_is_said(
     assert "serving was not told yet: Redis can't be reached" in done.stdout
     assert "The change stands" in done.stdout
     assert registry.find("toy@champion").model_id == ids[1]
+
+
+def test_a_model_that_was_not_compared_with_the_champion_is_refused_before_anything_is_done(
+    models: Command,
+    ids: list[str],
+    registry: Registry,
+    trained: TrainedModel,
+    examined: Examination,
+) -> None:
+    another = registry.store(trained, examined, ids[1]).model_id
+    done = models("promote", another, code=1)
+    said = " ".join(done.stderr.split())
+    assert f"was compared with {ids[1]}, and the champion is {ids[0]}" in said
+    assert "Train again" in said
+    assert "--force --reason TEXT" in said
+    assert done.stdout == ""
+    models("promote", another, "--force", "--reason", "the champion fails in Texas")
+    assert registry.find("toy@champion").model_id == another
 
 
 def test_a_rejected_model_needs_force_and_a_reason(

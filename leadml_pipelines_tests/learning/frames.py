@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 
 from leadml_pipelines.learning.encoding import Column
-from leadml_pipelines.learning.evaluation.baselines import heuristic_values
+from leadml_pipelines.learning.evaluation.baselines import RULE_THRESHOLD, heuristic_values
 from leadml_pipelines.learning.evaluation.evaluate import evaluate
 from leadml_pipelines.learning.spec import ModelSpec
-from leadml_pipelines.learning.training.threshold import ideal_threshold
 from leadml_pipelines.learning.training.train import TrainedModel
 from leadml_pipelines.learning.training_set import TrainingSet, assemble
 
@@ -151,5 +150,5 @@ def heuristic(trained: TrainedModel) -> dict[str, Any]:
     """What the rule gets on them that the model replaces."""
     spec, test = trained.spec, trained.test
     values = heuristic_values(spec, trained.train, test, seed=trained.seed)
-    labels, threshold = test["label"].to_numpy(float), ideal_threshold(spec.cost)
-    return evaluate(spec, labels, values, test["moment"], threshold=threshold)
+    labels = test["label"].to_numpy(float)
+    return evaluate(spec, labels, values, test["moment"], threshold=RULE_THRESHOLD)

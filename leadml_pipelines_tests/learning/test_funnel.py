@@ -225,6 +225,11 @@ def test_a_model_of_another_package_is_trained_and_registered(
     registry = Registry(postgres_url, tmp_path / "artifacts", SigningKey("a key of the tests"))
     record = registry.register(trained)
     assert registry.newest("renewal").model_id == record.model_id
+    # Nothing tells three months before who will leave, and the docs say what becomes of that.
+    assert record.status == "rejected"
+    assert any(
+        "equals, within noise, the heuristic base_rate" in reason for reason in record.gate_reasons
+    )
     model = trained.load()
     answer = model.predict(model.encoder.encode(training_set.frame.head(10)))
     assert ((answer.values > 0) & (answer.values < 1)).all()

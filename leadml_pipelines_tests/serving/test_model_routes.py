@@ -81,7 +81,7 @@ def test_the_list_tells_who_answers_and_who_challenges(
     for model_id in ("conversion_a", "conversion_b", "conversion_c"):
         add(model_id)
     for model_id in ("conversion_a", "conversion_b"):
-        registry.promote(model_id, by="anna")
+        registry.promote(model_id, by="anna", force=True, reason="for this very test")
     registry.challenge("conversion_c", 0.1, by="anna")
     body = client.get("/api/v1/models").json()
     TypeAdapter(model_contract.ModelListResponse).validate_python(body)
@@ -196,7 +196,7 @@ def test_a_rollback_is_answered_by_the_running_app(
 
     for model_id in ("conversion_a", "conversion_bb"):
         add(model_id)
-        registry.promote(model_id, by="anna")
+        registry.promote(model_id, by="anna", force=True, reason="for this very test")
         publish_roles(world.models, registry)
         wait_for(lambda wanted=model_id: answering() == wanted)
     registry.rollback("conversion", by="anna")
@@ -246,7 +246,7 @@ def test_the_list_of_models_takes_one_connection_and_reads_nothing_long(
     for model_id in ("conversion_a", "conversion_b", "conversion_c"):
         add(model_id, evaluation={"long": "x"})
     for model_id in ("conversion_a", "conversion_b"):
-        registry.promote(model_id, by="anna")
+        registry.promote(model_id, by="anna", force=True, reason="for this very test")
     opened: list[str] = []
     before = Registry._connect
 

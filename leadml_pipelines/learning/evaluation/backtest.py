@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from leadml_pipelines.errors import UserError
-from leadml_pipelines.learning.evaluation.baselines import heuristic_values
+from leadml_pipelines.learning.evaluation.baselines import RULE_THRESHOLD, heuristic_values
 from leadml_pipelines.learning.evaluation.intervals import RESAMPLES, draw, measure
 from leadml_pipelines.learning.evaluation.linear_baseline import linear_predictions
 from leadml_pipelines.learning.evaluation.weighted import Scored
@@ -193,13 +193,12 @@ def _at(
         return replace(cut, skipped=str(error))
     tell(1, 1, f"examining {len(period):,} later rows")
     model = trained.load()
-    fair = ideal_threshold(spec.cost)
     answers = {
         "model": (model.predict(model.encoder.encode(period)).values, model.threshold),
-        "heuristic": (heuristic_values(spec, trained.train, period, seed=seed), fair),
+        "heuristic": (heuristic_values(spec, trained.train, period, seed=seed), RULE_THRESHOLD),
         "logistic": (
             linear_predictions(spec, model.encoder, trained.train, period, seed=seed),
-            fair,
+            ideal_threshold(spec.cost),
         ),
     }
     draws = draw(period["entity_id"].to_numpy(), seed=seed, resamples=resamples)

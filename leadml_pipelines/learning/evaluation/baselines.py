@@ -59,6 +59,11 @@ HEURISTICS: Mapping[str, Heuristic] = {
 min(100, 1.2 x quality score)."""
 
 
+RULE_THRESHOLD = 0.5
+"""From which value a rule says yes: who used one called nobody under it. A threshold that fits a
+model's costs would make of a rule that says 0.3 or 0.8 one that calls everybody."""
+
+
 def heuristic_values(
     spec: ModelSpec, train: pd.DataFrame, test: pd.DataFrame, *, seed: int
 ) -> Values:

@@ -14,6 +14,7 @@ from importlib import metadata
 from typing import Any
 
 from leadml_pipelines.learning.evaluation.ages import BAND_NAMES, LEAD_AGE
+from leadml_pipelines.learning.evaluation.baselines import RULE_THRESHOLD
 from leadml_pipelines.learning.evaluation.gate import Decision
 from leadml_pipelines.learning.evaluation.metric_names import METRIC_NAMES, metric_text, range_text
 from leadml_pipelines.learning.evaluation.plots import draw_curves, draw_shap, words
@@ -88,6 +89,7 @@ def make_card(
     names = {
         "model": "this model",
         "heuristic": f"heuristic ({words(spec.heuristic)})",
+        "base_rate": "base rate for all",
         "logistic": "logistic regression" if classes else "Poisson regression",
         "champion": "champion",
     }
@@ -168,6 +170,8 @@ def _period(name: str, ends: tuple[datetime, datetime], rows: int | None, leads:
 
 def _figures(facts: CardFacts, evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:
     shown = [who for who in names if evaluation.get(who)]
+    if facts.spec.heuristic == "base_rate":
+        shown = [who for who in shown if who != "base_rate"]
     heading = [
         f"champion `{evaluation['compared_with']}`"
         if who == "champion" and evaluation["compared_with"]
@@ -185,6 +189,8 @@ def _figures(facts: CardFacts, evaluation: Mapping[str, Any], names: Mapping[str
         f"In brackets: 95 % bootstrap intervals, {evaluation['resamples']} resamples of the "
         f"{evaluation['leads']:,} {facts.spec.entity}s.",
     ]
+    if "base_rate" in evaluation:
+        parts.append(_base_rate(evaluation))
     if facts.by_age:
         name = METRIC_NAMES[facts.spec.metric]
         ages = ", ".join(
@@ -197,6 +203,17 @@ def _figures(facts: CardFacts, evaluation: Mapping[str, Any], names: Mapping[str
         if found:
             parts.append(_difference(facts.spec, names[who], found))
     return "\n\n".join(parts)
+
+
+def _base_rate(evaluation: Mapping[str, Any]) -> str:
+    """What an accuracy is worth: that of who always gives one answer."""
+    rate = evaluation["rate"]
+    answer = "no" if rate <= 0.5 else "yes"
+    return (
+        f"{rate:.1%} of these rows are positive: who always says {answer} is right in "
+        f"{max(rate, 1 - rate):.1%} of them. The heuristic says yes from a chance of "
+        f"{RULE_THRESHOLD:g}, as it was used."
+    )
 
 
 def _difference(spec: ModelSpec, name: str, found: Mapping[str, float]) -> str:
@@ -227,6 +244,7 @@ def _threshold(facts: CardFacts, evaluation: Mapping[str, Any]) -> str:
     return (
         f"A chance is off by {off['error']:.3f} on average; sound chances on as many leads would "
         f"stay under {off['by_chance']:.3f} in 95 of 100 cases.{how}\n\n"
+        f"{_totals(facts, off)}"
         f"The prediction is yes from a chance of {found['value']:.3f}, chosen on the validation "
         f"part: a missed positive costs {spec.cost.miss:g}, a false alarm "
         f"{spec.cost.false_alarm:g}. On these rows {found['share_of_yes']:.1%} get a yes, at a "
@@ -236,6 +254,24 @@ def _threshold(facts: CardFacts, evaluation: Mapping[str, Any]) -> str:
     )
 
 
+def _totals(facts: CardFacts, off: Mapping[str, Any]) -> str:
+    """As many as were said? Of all rows, and of those that are like the ones scored at night."""
+    lines = []
+    for part, where in (
+        ("total", "On all of these rows"),
+        ("calendar", f"On those at calendar moments alone, of {facts.spec.entity}s of any age"),
+    ):
+        found = off[part]
+        if found is None:
+            continue
+        which = "chances" if found["positive"] else "chances of a no"
+        lines.append(
+            f"{where} the {which} sum to {found['said']:,.1f}, and {found['came']:,.0f} came: "
+            f"{found['value']:.2f} of them ({found['low']:.2f} to {found['high']:.2f})."
+        )
+    return " ".join(lines) + "\n\n" if lines else ""
+
+
 def _weakest(facts: CardFacts, evaluation: Mapping[str, Any]) -> str:
     spec = facts.spec
     slices = [
@@ -243,8 +279,12 @@ def _weakest(facts: CardFacts, evaluation: Mapping[str, Any]) -> str:
         for column, by_word in evaluation["slices"].items()
         for word, found in by_word.items()
     ]
+    absent = _without_slice(spec, evaluation)
     if not slices:
-        return f"No slice has {LEAST_LEADS} {spec.entity}s of each class, so none was measured."
+        return (
+            f"No slice has {LEAST_LEADS} {spec.entity}s of each class, so none was measured."
+            f"{absent}"
+        )
     end, sign = ("high", 1) if spec.higher_is_better else ("low", -1)
     slices.sort(key=lambda one: sign * one[2][end])
     table = _table(
@@ -263,8 +303,16 @@ def _weakest(facts: CardFacts, evaluation: Mapping[str, Any]) -> str:
     return _by_age(spec, evaluation["slices"].get(LEAD_AGE, {})) + (
         f"{table}\n\nThe worst of {len(slices)} slices by {columns}: those whose interval ends "
         f"worst, so that a small slice is not called weak because of its noise. A slice with fewer "
-        f"than {LEAST_LEADS} {spec.entity}s of each class is not measured."
+        f"than {LEAST_LEADS} {spec.entity}s of each class is not measured.{absent}"
     )
+
+
+def _without_slice(spec: ModelSpec, evaluation: Mapping[str, Any]) -> str:
+    """The columns that were asked for and say nothing here."""
+    columns = [words(column) for column in spec.slices if column not in evaluation["slices"]]
+    if not columns:
+        return ""
+    return f" Asked for, and without any slice that is large enough: {', '.join(columns)}."
 
 
 def _by_age(spec: ModelSpec, bands: Mapping[str, Any]) -> str:

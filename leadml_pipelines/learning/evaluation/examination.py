@@ -10,18 +10,28 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from leadml_pipelines.learning.evaluation.baselines import heuristic_values
+from leadml_pipelines.learning.evaluation.baselines import RULE_THRESHOLD, heuristic_values
 from leadml_pipelines.learning.evaluation.calibration_check import error_by_chance, reliability
 from leadml_pipelines.learning.evaluation.card import CardFacts, make_card
 from leadml_pipelines.learning.evaluation.curves import curves
 from leadml_pipelines.learning.evaluation.evaluate import evaluate
 from leadml_pipelines.learning.evaluation.gate import Decision, decide
-from leadml_pipelines.learning.evaluation.intervals import RESAMPLES, Measured, draw, measure
+from leadml_pipelines.learning.evaluation.intervals import (
+    RESAMPLES,
+    Measured,
+    Resamples,
+    draw,
+    interval,
+    measure,
+    ratio,
+)
 from leadml_pipelines.learning.evaluation.linear_baseline import linear_predictions
 from leadml_pipelines.learning.evaluation.shap_summary import shap_summary
 from leadml_pipelines.learning.evaluation.slices import measure_slices, slices_document
+from leadml_pipelines.learning.evaluation.totals import total_said
 from leadml_pipelines.learning.evaluation.weighted import Scored
 from leadml_pipelines.learning.spec import ModelSpec
+from leadml_pipelines.learning.spine import CALENDAR
 from leadml_pipelines.learning.training.threshold import ideal_threshold
 
 if TYPE_CHECKING:
@@ -92,9 +102,9 @@ class Examination:
     Attributes:
         metrics: Plain figures on the test rows, `by_age` too (see `evaluate`).
         baseline: The heuristic's.
-        evaluation: The same with intervals, beside the heuristic, a linear model and the champion;
-            by slice; calibration, threshold, curves and importance. A JSON document, described in
-            docs/evaluation.md.
+        evaluation: The same with intervals, beside the heuristic, the base rate, a linear model,
+            the champion and the anchor; by slice; calibration, threshold, curves and importance. A
+            JSON document, described in docs/evaluation.md.
         decision: What the gate says.
         card: The model card: `card.md` and the pictures it shows, by file name.
     """
@@ -111,6 +121,7 @@ def examine(
     champion: LoadedModel | None = None,
     *,
     compared_with: str | None = None,
+    anchor: LoadedModel | None = None,
     remarks: Sequence[str] = (),
     resamples: int = RESAMPLES,
 ) -> Examination:
@@ -120,6 +131,8 @@ def examine(
         trained: The model, with the rows it learned from and those it has not seen.
         champion: The model in production; None when there is none.
         compared_with: The champion's id.
+        anchor: The best champion since a person promoted last, when that is another one than the
+            champion.
         remarks: What could not be done before, such as loading the champion; told by the gate.
         resamples: Resamples of the intervals.
     """
@@ -128,20 +141,28 @@ def examine(
     labels = test["label"].to_numpy(np.float64)
     matrix = model.encoder.encode(test)
     values = model.predict(matrix).values
-    fair = ideal_threshold(spec.cost)
+    rule = heuristic_values(spec, train, test, seed=trained.seed)
     others: dict[str, tuple[Values, float]] = {
-        "heuristic": (heuristic_values(spec, train, test, seed=trained.seed), fair),
-        "logistic": (linear_predictions(spec, model.encoder, train, test, seed=trained.seed), fair),
+        "heuristic": (rule, RULE_THRESHOLD),
+        "logistic": (
+            linear_predictions(spec, model.encoder, train, test, seed=trained.seed),
+            ideal_threshold(spec.cost),
+        ),
     }
+    if spec.objective == "classification":
+        rate = np.full(len(test), float(train["label"].mean()))
+        others["base_rate"] = (rate, RULE_THRESHOLD)
     notes = list(remarks)
-    if champion is not None:
+    for who, former in (("champion", champion), ("anchor", anchor)):
+        if former is None:
+            continue
         try:
-            answer = champion.predict(champion.encoder.encode(test)).values
-            others["champion"] = (answer, champion.threshold)
+            answer = former.predict(former.encoder.encode(test)).values
+            others[who] = (answer, former.threshold)
         except KeyError as error:
             # A champion that can't be measured must not keep every successor out.
-            name = compared_with or champion.model_id
-            notes.append(f"not compared with the champion {name}: {error.args[0]}")
+            name = compared_with if who == "champion" and compared_with else former.model_id
+            notes.append(f"not compared with the {who} {name}: {error.args[0]}")
 
     draws = draw(test["entity_id"].to_numpy(), seed=trained.seed, resamples=resamples)
     scored = {
@@ -156,24 +177,30 @@ def examine(
         values,
         draws,
         threshold=model.threshold,
-        rule=others["heuristic"][0],
+        rule=rule,
     )
     summary = shap_summary(model, matrix, seed=trained.seed)
     differences = _differences(measured)
+    together = spec.metric in differences.get("champion", {})
     evaluation: dict[str, Any] = {
         **{who: one.intervals() for who, one in measured.items()},
         "champion": measured["champion"].intervals() if "champion" in measured else None,
-        "compared_with": compared_with if spec.metric in differences.get("champion", {}) else None,
+        "compared_with": compared_with if together else None,
+        "anchor": measured["anchor"].intervals() if "anchor" in measured else None,
+        "held_to": _held_to(spec, differences, anchor, compared_with),
         "differences": differences,
         "slices": slices_document(slices),
         "worst_slice": asdict(slices[0]) if slices else None,
         "reliability": reliability(labels, values, draws.codes),
-        "calibration": _calibration(spec, measured["model"], labels, values, draws.codes, trained),
-        "threshold": _threshold(spec, labels, values, model.threshold),
+        "calibration": _calibration(spec, measured["model"], labels, values, draws, trained),
+        "threshold": _threshold(spec, labels, values, model.threshold, draws),
         "curves": curves(
-            spec, labels, {"model": values, **{who: of for who, (of, _) in others.items()}}
+            spec,
+            labels,
+            {"model": values, **{who: others[who][0] for who in _DRAWN if who in others}},
         ),
         "importance": summary.importance,
+        "rate": float((labels > 0).mean()),
         "resamples": resamples,
         "leads": int(draws.counts.shape[1]),
     }
@@ -182,7 +209,7 @@ def examine(
     decision = decide(spec, evaluation, notes)
     return Examination(
         metrics=metrics,
-        baseline=evaluate(spec, labels, others["heuristic"][0], moments, threshold=fair),
+        baseline=evaluate(spec, labels, rule, moments, threshold=RULE_THRESHOLD),
         evaluation=evaluation,
         decision=decision,
         card=make_card(_facts(trained, metrics), evaluation, decision, summary),
@@ -195,7 +222,23 @@ def _differences(measured: Mapping[str, Measured]) -> dict[str, Any]:
     }
 
 
-_ALLOWED_SHARE = 0.7
+def _held_to(
+    spec: ModelSpec,
+    differences: Mapping[str, Any],
+    anchor: LoadedModel | None,
+    champion: str | None,
+) -> dict[str, Any] | None:
+    """Whom the model was held to: the anchor, or the champion where that is the anchor itself."""
+    for who, model_id in (("anchor", anchor and anchor.model_id), ("champion", champion)):
+        found = differences.get(who, {}).get(spec.metric)
+        if found is not None:
+            return {"model_id": model_id, "metric": spec.metric, **found}
+    return None
+
+
+_DRAWN = ("heuristic", "logistic", "champion")
+"""Whose curves are kept beside the model's."""
+_ALLOWED_SHARE = 0.25
 """Most that chances may be off by, as a share of the rarer class."""
 
 
@@ -204,40 +247,52 @@ def _calibration(
     measured: Measured,
     labels: Values,
     values: Values,
-    leads: npt.NDArray[np.intp],
+    draws: Resamples,
     trained: Trained,
-) -> dict[str, float] | None:
+) -> dict[str, Any] | None:
     if spec.objective != "classification":
         return None
     rate = float(labels.mean())
+    off = interval("ece", measured.point["ece"], measured.draws["ece"])
+    moments = trained.test.get("moment")
+    calendar = None if moments is None else (moments == CALENDAR).to_numpy(bool)
     return {
+        "total": total_said(labels, values, draws),
+        "calendar": None
+        if calendar is None or calendar.all()
+        else total_said(labels[calendar], values[calendar], draws.within(calendar)),
         "error": measured.point["ece"],
-        "by_chance": error_by_chance(labels, values, leads, seed=trained.seed),
+        "low": off["low"] if off else 0.0,
+        "high": off["high"] if off else 1.0,
+        "by_chance": error_by_chance(labels, values, draws.codes, seed=trained.seed),
         # Of a rare event 0.05 would be everything: a part of what there is of the rarer class.
         "allowed": min(spec.max_calibration_error, _ALLOWED_SHARE * min(rate, 1 - rate)),
     }
 
 
 def _threshold(
-    spec: ModelSpec, labels: Values, values: Values, threshold: float
-) -> dict[str, float] | None:
+    spec: ModelSpec, labels: Values, values: Values, threshold: float, draws: Resamples
+) -> dict[str, Any] | None:
     """What the threshold costs a row on the test rows, beside what else one might do."""
     if spec.objective != "classification":
         return None
     happened = labels > 0
 
-    def cost(yes: npt.NDArray[np.bool_]) -> float:
-        missed, alarmed = (happened & ~yes).mean(), (yes & ~happened).mean()
-        return float(spec.cost.miss * missed + spec.cost.false_alarm * alarmed)
+    def costs(yes: npt.NDArray[np.bool_]) -> Values:
+        missed, alarmed = happened & ~yes, yes & ~happened
+        return np.asarray(spec.cost.miss * missed + spec.cost.false_alarm * alarmed, np.float64)
 
     nobody = np.zeros(len(labels), bool)
+    mine, always, never = (costs(yes) for yes in (values >= threshold, ~nobody, nobody))
+    cheaper = min(always, never, key=np.mean)
     return {
         "value": threshold,
         "share_of_yes": float((values >= threshold).mean()),
-        "cost": cost(values >= threshold),
-        "cost_at_half": cost(values >= 0.5),
-        "cost_of_always": cost(~nobody),
-        "cost_of_never": cost(nobody),
+        "cost": float(mine.mean()),
+        "cost_at_half": float(costs(values >= 0.5).mean()),
+        "cost_of_always": float(always.mean()),
+        "cost_of_never": float(never.mean()),
+        "over_cheaper": ratio(mine - cheaper, np.ones(len(labels)), draws),
     }
 
 

@@ -33,13 +33,15 @@ class _Judged:
 def decide(spec: ModelSpec, evaluation: Mapping[str, Any], remarks: Sequence[str] = ()) -> Decision:
     """Compare a candidate with its floor, the rule it replaces, the champion, and the truth.
 
-    It is rejected when it does not beat the floor and the heuristic; when it is worse than the
-    champion beyond noise, that is when the whole interval of the difference on the same rows is on
-    the worse side, or by more than the spec's margin, so that many small steps can't lead down;
-    when its chances are off by more than is allowed and by more than chance would make sound ones
-    look (for values: when their sum is off by more than is allowed and by more than noise);
-    or when in a slice (of young leads, say) the heuristic is better beyond noise, or the metric
-    below the spec's floor for slices.
+    Beyond noise means that the whole 95 % interval of a difference on the same rows is on one side.
+    A candidate is rejected when it does not beat the floor, or not the heuristic beyond noise; when
+    its log loss is worse than that of the base rate beyond noise, or its answers cost more than the
+    cheaper of always yes and always no; when it is worse than the champion beyond noise, or by more
+    than the spec's margin; when it is worse than the anchor, the best champion since a person
+    promoted last, by more than that margin, so that many small steps can't lead down; when its
+    chances are off by more than is allowed, beyond noise; when chances or values sum to more or
+    less than came by more than is allowed and than noise; or when in a slice (of young leads, say)
+    the heuristic is better beyond noise, or the metric below the spec's floor for slices.
 
     Args:
         spec: Names the metric and the limits.
@@ -52,8 +54,12 @@ def decide(spec: ModelSpec, evaluation: Mapping[str, Any], remarks: Sequence[str
     judged = [
         *_floor(spec, evaluation),
         *_heuristic(spec, evaluation),
+        *_base_rate(spec, evaluation),
         *_champion(spec, evaluation),
+        *_anchor(spec, evaluation),
         *_calibration(spec, evaluation),
+        *_total(spec, evaluation),
+        *_threshold(spec, evaluation),
         *_slices(spec, evaluation),
     ]
     return Decision(
@@ -73,6 +79,7 @@ def _undefined(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[str]:
         "heuristic": f"the heuristic {spec.heuristic}",
         "logistic": "a linear model",
         "champion": "the champion",
+        "anchor": "the best champion since a person promoted last",
     }
     for who, name in names.items():
         figures = evaluation.get(who)
@@ -84,81 +91,132 @@ def _undefined(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _floor(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judged]:
-    yield _against(spec, _value(spec, evaluation, "model"), "the floor", spec.floor)
+    mine = _value(spec, evaluation, "model")
+    ahead = mine - spec.floor if spec.higher_is_better else spec.floor - mine
+    verdict = "is better than" if ahead > 0 else "equals" if ahead == 0 else "is worse than"
+    yield _Judged(
+        ahead > 0,
+        f"{METRIC_NAMES[spec.metric]} {_text(spec, mine)} {verdict} the floor, "
+        f"{_text(spec, spec.floor)}",
+    )
 
 
 def _heuristic(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judged]:
-    if spec.metric not in evaluation["heuristic"]:
+    found = evaluation["differences"].get("heuristic", {}).get(spec.metric)
+    if found is None:
         return
-    other = _value(spec, evaluation, "heuristic")
-    name = f"the heuristic {spec.heuristic}"
-    yield _against(spec, _value(spec, evaluation, "model"), name, other)
+    better, verdict = _side(found, spec.higher_is_better)
+    yield _Judged(better > 0, _beside(spec, evaluation, "heuristic", verdict, found))
+
+
+def _base_rate(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judged]:
+    """A model that ranks a little and whose chances say less than one number for all is none."""
+    found = evaluation["differences"].get("base_rate", {}).get("log_loss")
+    if found is None:
+        return
+    better, verdict = _side(found, higher_is_better=False)
+    mine, other = (evaluation[who]["log_loss"]["value"] for who in ("model", "base_rate"))
+    yield _Judged(
+        better >= 0,
+        f"log loss {metric_text('log_loss', mine)} {verdict} the base rate for everybody, "
+        f"{metric_text('log_loss', other)}: {_difference('log_loss', found)}",
+    )
 
 
 def _champion(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judged]:
     found = evaluation["differences"].get("champion", {}).get(spec.metric)
     if found is None:
         return
-    low, high = found["low"], found["high"]
-    loss = -found["value"] if spec.higher_is_better else found["value"]
-    too_far = loss > spec.champion_margin
-    worse = high < 0 if spec.higher_is_better else low > 0
-    better = low > 0 if spec.higher_is_better else high < 0
-    verdict = (
-        "is worse than, beyond noise,"
-        if worse
-        else "is better than, beyond noise,"
-        if better
-        else "equals, within noise,"
-    )
-    name = evaluation.get("compared_with")
-    mine, other = (_value(spec, evaluation, who) for who in ("model", "champion"))
-    if too_far and not worse:
+    better, verdict = _side(found, spec.higher_is_better)
+    too_far = _loss(spec, found) > spec.champion_margin
+    if too_far and better >= 0:
         verdict = f"is more than {_text(spec, spec.champion_margin)} worse than, within noise,"
     yield _Judged(
-        not worse and not too_far,
-        f"{METRIC_NAMES[spec.metric]} {_text(spec, mine)} {verdict} the champion"
-        f"{f' {name}' if name else ''}, {_text(spec, other)}: the difference on the same rows is "
-        f"{_text(spec, found['value'])} ({range_text(spec.metric, low, high)})",
+        better >= 0 and not too_far, _beside(spec, evaluation, "champion", verdict, found)
+    )
+
+
+def _anchor(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judged]:
+    """Many steps of less than a margin, each within noise of the one before, must not lead down.
+
+    Only the margin counts: the anchor is the best of several on much the same rows, so that a part
+    of what it is ahead by is luck.
+    """
+    found = evaluation["differences"].get("anchor", {}).get(spec.metric)
+    if found is None:
+        return
+    too_far = _loss(spec, found) > spec.champion_margin
+    verdict = "is more than" if too_far else "is no more than"
+    margin = _text(spec, spec.champion_margin)
+    yield _Judged(
+        not too_far,
+        _beside(spec, evaluation, "anchor", f"{verdict} {margin} worse than", found),
+    )
+
+
+def _threshold(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judged]:
+    found = evaluation["threshold"]
+    if found is None or found["over_cheaper"] is None:
+        return
+    always, never = found["cost_of_always"], found["cost_of_never"]
+    name = "always yes" if always < never else "always no"
+    over = found["over_cheaper"]
+    verdict = (
+        "more than, beyond noise,"
+        if over["low"] > 0
+        else "less than, beyond noise,"
+        if over["high"] < 0
+        else "as much as, within noise,"
+    )
+    yield _Judged(
+        over["low"] <= 0,
+        f"the answers cost {found['cost']:.4f} a row, {verdict} {name}, {min(always, never):.4f}: "
+        f"the difference on the same rows is {over['value']:.4f} "
+        f"({over['low']:.4f} to {over['high']:.4f})",
     )
 
 
 def _calibration(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judged]:
-    if spec.objective == "classification":
-        found = evaluation["calibration"]
-        error, chance, allowed = (found[key] for key in ("error", "by_chance", "allowed"))
-        said = f"the chances are off by {error:.3f} on average"
-        if error <= allowed:
-            yield _Judged(True, f"{said}, within the {allowed:.3f} that are allowed")
-        elif error <= chance:
-            yield _Judged(
-                True,
-                f"{said}, more than the {allowed:.3f} that are allowed, but on so few leads "
-                f"sound chances would be off by up to {chance:.3f}",
-            )
-        else:
-            yield _Judged(
-                False,
-                f"{said}, more than the {allowed:.3f} that are allowed and more than the "
-                f"{chance:.3f} that chance explains",
-            )
+    if spec.objective != "classification":
         return
-    found = evaluation["model"].get("total_ratio")
+    found = evaluation["calibration"]
+    error, low, high, allowed = (found[key] for key in ("error", "low", "high", "allowed"))
+    said = f"the chances are off by {error:.3f} on average ({low:.3f} to {high:.3f})"
+    if error <= allowed:
+        yield _Judged(True, f"{said}, within the {allowed:.3f} that are allowed")
+        return
+    beyond = low > allowed
+    yield _Judged(
+        not beyond,
+        f"{said}, {'beyond' if beyond else 'within'} noise more than the {allowed:.3f} that are "
+        "allowed",
+    )
+
+
+def _total(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judged]:
+    """Whether as much came as was said: ten bins of chances hide it where the event is rare."""
+    if spec.objective == "classification":
+        found = evaluation["calibration"]["total"]
+        what = "the chances"
+        if found is not None and not found["positive"]:
+            what = "the chances of a no"
+    else:
+        found = evaluation["model"].get("total_ratio")
+        what = "the predicted values"
     if found is None:
         return
     off = abs(found["value"] - 1) > spec.max_total_error
     beyond = not found["low"] <= 1 <= found["high"]
-    passed = not (off and beyond)
     verdict = (
         f"off by no more than {spec.max_total_error:.0%}"
         if not off
-        else "off by more than noise explains"
+        else f"off by more than {spec.max_total_error:.0%} and than noise explains"
         if beyond
         else "within noise of what came"
     )
     yield _Judged(
-        passed,
-        f"the predicted values sum to {found['value']:.3f} of those that came "
+        not (off and beyond),
+        f"{what} sum to {found['value']:.3f} of those that came "
         f"({found['low']:.3f} to {found['high']:.3f}), {verdict}",
     )
 
@@ -224,12 +282,53 @@ def _slices_and_floor(spec: ModelSpec, slices: Sequence[Slice], floor: float) ->
         )
 
 
-def _against(spec: ModelSpec, value: float, name: str, limit: float) -> _Judged:
-    ahead = value - limit if spec.higher_is_better else limit - value
-    verdict = "is better than" if ahead > 0 else "equals" if ahead == 0 else "is worse than"
-    return _Judged(
-        ahead > 0,
-        f"{METRIC_NAMES[spec.metric]} {_text(spec, value)} {verdict} {name}, {_text(spec, limit)}",
+def _side(found: Mapping[str, float], higher_is_better: bool) -> tuple[int, str]:
+    """Where a difference is for sure: 1 better, -1 worse, 0 neither; and how one says it.
+
+    For sure means that the whole 95 % interval, which the sentence shows, is on that side: a model
+    that is no better than a rule passes for better in 1 of 40 trainings.
+    """
+    low, high = found["low"], found["high"]
+    sign = 1 if higher_is_better else -1
+    if low > 0:
+        side = sign
+    elif high < 0:
+        side = -sign
+    else:
+        return 0, "equals, within noise,"
+    return side, f"is {'better' if side > 0 else 'worse'} than, beyond noise,"
+
+
+def _loss(spec: ModelSpec, found: Mapping[str, float]) -> float:
+    return -found["value"] if spec.higher_is_better else found["value"]
+
+
+def _beside(
+    spec: ModelSpec,
+    evaluation: Mapping[str, Any],
+    who: str,
+    verdict: str,
+    found: Mapping[str, float],
+) -> str:
+    """The model, how it stands, beside whom."""
+    champion, anchor = evaluation["compared_with"], evaluation["held_to"]
+    name = {
+        "heuristic": f"the heuristic {spec.heuristic}",
+        "champion": f"the champion{f' {champion}' if champion else ''}",
+        "anchor": "the best champion since a person promoted last"
+        + (f", {anchor['model_id']}" if anchor else ""),
+    }[who]
+    mine, other = (_text(spec, _value(spec, evaluation, one)) for one in ("model", who))
+    return (
+        f"{METRIC_NAMES[spec.metric]} {mine} {verdict} {name}, {other}: "
+        f"{_difference(spec.metric, found)}"
+    )
+
+
+def _difference(metric: str, found: Mapping[str, float]) -> str:
+    return (
+        f"the difference on the same rows is {metric_text(metric, found['value'])} "
+        f"({range_text(metric, found['low'], found['high'])})"
     )
 
 

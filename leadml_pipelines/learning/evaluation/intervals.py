@@ -125,6 +125,28 @@ def measure(scored: Scored, resamples: Resamples, only: Collection[str] | None =
     return Measured(point, {n: np.concatenate([part[n] for part in parts]) for n in point})
 
 
+def ratio(above: Values, below: Values, resamples: Resamples) -> dict[str, float] | None:
+    """The sum of one figure of the rows over the sum of another, with its interval.
+
+    Args:
+        above: float64[n].
+        below: float64[n], 0 or more; all 1 for the mean of `above`.
+        resamples: Draws of the leads of these rows.
+
+    Returns:
+        `value`, `low`, `high`; None where there is nothing to divide by, or in most resamples.
+    """
+    if below.sum() <= 0:
+        return None
+    leads = resamples.counts.shape[1]
+    tops, bottoms = (
+        resamples.counts @ np.bincount(resamples.codes, of, minlength=leads)
+        for of in (above, below)
+    )
+    draws = np.divide(tops, bottoms, out=np.full(len(tops), np.nan), where=bottoms > 0)
+    return interval("ratio", float(above.sum() / below.sum()), draws)
+
+
 def interval(
     name: str, value: float, draws: Values, *, signed: bool = False
 ) -> dict[str, float] | None:

@@ -58,7 +58,8 @@ class Change:
         traffic_share: Of a challenger.
         changed_at: When.
         changed_by: Who or what said so.
-        forced: Whether it was done although the gate had rejected the model.
+        forced: Whether it was done although the gate had rejected the model, or had not compared
+            it with the champion of that time.
         reason: Why, in the words of who did it.
     """
 

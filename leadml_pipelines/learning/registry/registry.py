@@ -21,6 +21,7 @@ from leadml_pipelines.learning.registry.aliases import (
     make_champion,
     withdraw_challenger,
 )
+from leadml_pipelines.learning.registry.anchor import anchor_of
 from leadml_pipelines.learning.registry.artifact_stores import open_store
 from leadml_pipelines.learning.registry.artifacts import (
     Artifact,
@@ -35,8 +36,10 @@ from leadml_pipelines.learning.registry.model_records import (
 )
 from leadml_pipelines.learning.registry.promotion_rules import (
     PromotionRefusedError,
+    PrunedError,
     RegistryError,
     overrules,
+    overrules_comparison,
     require_files,
     require_present_comparison,
 )
@@ -101,7 +104,7 @@ class Registry:
         return self.store(trained, examined, compared_with)
 
     def examine(self, trained: TrainedModel) -> tuple[Examination, str | None]:
-        """Measure a trained model, beside the champion on the same newest rows.
+        """Measure a trained model, beside champion and anchor on the same newest rows.
 
         Returns:
             What was found, and the id of the champion that it was compared with; None if there is
@@ -110,13 +113,24 @@ class Registry:
         champion = self.champion(trained.spec.name)
         if champion is None:
             return examine(trained), None
-        loaded, remarks = None, []
-        try:
-            loaded = self.load(champion.model_id)
-        except IntegrityError as error:
-            # A champion that can't be loaded must not keep every successor out.
-            remarks = [f"not compared with the champion {champion.model_id}: {error}"]
-        examined = examine(trained, loaded, compared_with=champion.model_id, remarks=remarks)
+        remarks: list[str] = []
+
+        def loaded(what: str, model_id: str) -> LoadedModel | None:
+            """One that can't be loaded must not keep every successor out."""
+            try:
+                return self.load(model_id)
+            except (IntegrityError, PrunedError) as error:
+                remarks.append(f"not compared with the {what} {model_id}: {error}")
+                return None
+
+        beside, anchor = loaded("champion", champion.model_id), anchor_of(champion)
+        examined = examine(
+            trained,
+            beside,
+            compared_with=champion.model_id,
+            anchor=None if anchor == champion.model_id else loaded("anchor", anchor),
+            remarks=remarks,
+        )
         # Of the examination, not of the aliases: a champion nobody measured was not compared with.
         return examined, examined.evaluation["compared_with"]
 
@@ -323,7 +337,8 @@ class Registry:
             automatic: Whether no person asks: then the model must have been compared with the
                 champion of this moment, and must not have been champion before (somebody took it
                 back).
-            force: Whether a model that its gate rejected is promoted all the same.
+            force: Whether a model is promoted that its gate rejected, or that was not compared with
+                the champion of this moment.
             reason: Why; needed to force.
 
         Raises:
@@ -333,12 +348,19 @@ class Registry:
         """
         with self._connect() as connection:
             record = _get(connection, model_id)
-            order = Order("promote", by, overrules(record, force, reason), reason)
+            forced = overrules(record, force, reason)
+            require_files(record)
+            if not automatic:
+                overrules_comparison(connection, record, force, reason)
             self._require_sound(record)
             alias_lock(connection)
             require_files(_get(connection, model_id))
             if automatic:
                 require_present_comparison(connection, record)
+            else:
+                # Again: somebody may have promoted another one while the files were verified.
+                forced |= overrules_comparison(connection, record, force, reason)
+            order = Order("promote", by, forced, reason)
             make_champion(connection, record.name, model_id, order)
             return _get(connection, model_id)
 

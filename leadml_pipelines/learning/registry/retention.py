@@ -75,6 +75,10 @@ OR model_id IN (
     AND %(days)s > 0 AND trained_at < %(now)s - make_interval(days => %(days)s)
     AND place > %(newest)s
     AND NOT EXISTS (SELECT FROM leadml.model_aliases AS a WHERE a.model_id = m.model_id)
+    AND NOT EXISTS (
+        SELECT FROM leadml.model_aliases AS a JOIN leadml.models AS c USING (model_id)
+        WHERE c.evaluation -> 'held_to' ->> 'model_id' = m.model_id
+    )
     AND (answered.at IS NULL OR answered.at < %(now)s - horizon)
 )
 ORDER BY name, trained_at
@@ -86,8 +90,8 @@ def expired_models(
 ) -> Expired:
     """The models whose files may be deleted now, the oldest first.
 
-    They hold no alias, are older than `days`, are not among the `newest` of their name, and
-    answered last longer than their horizon ago.
+    They hold no alias, and no model that does was held to them; they are older than `days`, are
+    not among the `newest` of their name, and answered last longer than their horizon ago.
 
     Args:
         connection: Of the registry's database.

@@ -17,6 +17,7 @@ from leadml_pipelines.learning.evaluation.card import (
 )
 from leadml_pipelines.learning.evaluation.examination import Examination, examine
 from leadml_pipelines.learning.evaluation.metric_names import METRIC_NAMES
+from leadml_pipelines.learning.spec import Cost
 from leadml_pipelines.learning.training.train import TrainedModel, train
 from leadml_pipelines_tests.learning.frames import (
     figures,
@@ -121,8 +122,74 @@ def test_of_a_rare_event_chances_may_be_off_by_less(trained: TrainedModel) -> No
     rare = examine(replace(trained, test=test))
     rate = test["label"].mean()
     assert rate < 0.1
-    assert rare.evaluation["calibration"]["allowed"] == pytest.approx(0.7 * rate)
+    assert rare.evaluation["calibration"]["allowed"] == pytest.approx(0.25 * rate)
     assert not rare.decision.passed
+
+
+def test_a_model_no_better_than_a_coin_is_rejected_though_luck_puts_it_over_its_floor(
+    trained: TrainedModel,
+) -> None:
+    spec = replace(trained.spec, heuristic="base_rate", floor=0.5)
+    rng = np.random.default_rng(1)
+    labels = trained.test["label"].to_numpy()
+    tries = (
+        replace(trained, spec=spec, test=trained.test.assign(label=rng.permutation(labels)))
+        for _ in range(50)
+    )
+    lucky = next(one for one in tries if figures(one)["roc_auc"] > 0.5)
+    decision = examine(lucky, resamples=100).decision
+    assert not decision.passed
+    assert any(
+        "equals, within noise, the heuristic base_rate" in reason for reason in decision.reasons
+    )
+
+
+def test_of_calendar_rows_the_total_is_told_apart(
+    trained: TrainedModel, examined: Examination
+) -> None:
+    test = trained.test
+    model = trained.load()
+    values = model.predict(model.encoder.encode(test)).values
+    calendar = (test["moment"] == "calendar").to_numpy()
+    found = examined.evaluation["calibration"]["calendar"]
+    assert calendar.sum() < len(test)
+    assert found["positive"] == (test["label"][calendar].mean() <= 0.5)
+    labels = test["label"].to_numpy()[calendar]
+    said, came = values[calendar], labels
+    if not found["positive"]:
+        said, came = 1 - said, 1 - came
+    assert found["value"] == pytest.approx(said.sum() / came.sum())
+    text = examined.card[CARD_FILE].decode()
+    assert f"and {came.sum():,.0f} came: {found['value']:.2f} of them" in text
+    assert "On those at calendar moments alone" in text
+
+
+def test_the_heuristic_is_judged_by_the_threshold_that_it_was_used_with() -> None:
+    trained = _trained(cost=Cost(miss=10.0, false_alarm=1.0))
+    judged = examine(trained, resamples=20)
+    quality = trained.test["quality_score"].fillna(0)
+    said = (quality > 75) == (trained.test["label"] > 0)
+    assert judged.baseline["accuracy"] == pytest.approx(said.mean())
+    assert judged.evaluation["heuristic"]["accuracy"]["value"] == pytest.approx(said.mean())
+
+
+def test_the_card_says_what_always_the_same_answer_is_worth(
+    trained: TrainedModel, examined: Examination
+) -> None:
+    rate = trained.test["label"].mean()
+    text = examined.card[CARD_FILE].decode()
+    assert f"{rate:.1%} of these rows are positive" in text
+    assert f"is right in {max(rate, 1 - rate):.1%} of them" in text
+    header = next(line for line in text.splitlines() if "this model" in line)
+    assert "base rate for all" in header
+
+
+def test_the_card_names_the_columns_that_have_no_slice_large_enough(
+    trained: TrainedModel,
+) -> None:
+    spec = replace(trained.spec, slices=("source", "agent", "noise", "product_interest"))
+    text = examine(replace(trained, spec=spec), resamples=20).card[CARD_FILE].decode()
+    assert "Asked for, and without any slice that is large enough: noise, product interest." in text
 
 
 def test_slices_by_agent_and_source_are_there_and_the_worst_is_one_of_them(
@@ -168,6 +235,10 @@ def test_the_threshold_costs_what_a_count_finds(
     assert found["cost"] == pytest.approx(1 - examined.metrics["accuracy"])
     assert found["cost_of_never"] == pytest.approx(examined.metrics["base_rate"])
     assert found["cost_of_always"] == pytest.approx(1 - examined.metrics["base_rate"])
+    over = found["over_cheaper"]
+    cheaper = min(found["cost_of_always"], found["cost_of_never"])
+    assert over["value"] == pytest.approx(found["cost"] - cheaper)
+    assert over["low"] < over["value"] < over["high"]
 
 
 def test_a_model_of_values_has_no_classes_to_show(valued: Examination) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leadml_pipelines.learning.evaluation.intervals import Measured, draw, interval, measure
+from leadml_pipelines.learning.evaluation.intervals import Measured, draw, interval, measure, ratio
 from leadml_pipelines.learning.evaluation.weighted import Scored
 
 
@@ -100,3 +100,16 @@ def test_draws_within_some_rows_are_the_same_draws() -> None:
     whole = np.concatenate(list(draws.blocks()))
     part = np.concatenate(list(draws.within(chosen).blocks()))
     assert (part == whole[:, chosen]).all()
+
+
+def test_a_ratio_is_that_of_the_same_leads_above_and_below() -> None:
+    rng = np.random.default_rng(4)
+    leads = rng.integers(0, 80, 400)
+    below = rng.exponential(1.0, 400)
+    draws = draw(leads, seed=1, resamples=100)
+    found = ratio(3 * below, below, draws)
+    assert found == {"value": pytest.approx(3), "low": pytest.approx(3), "high": pytest.approx(3)}
+    mean = ratio(below, np.ones(400), draws)
+    scored = Scored("regression", below, np.zeros(400), 0.5)
+    assert mean == pytest.approx(measure(scored, draws, ["mae"]).intervals()["mae"])
+    assert ratio(below, np.zeros(400), draws) is None

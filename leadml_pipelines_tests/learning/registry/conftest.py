@@ -43,11 +43,18 @@ def registry(postgres_url: str, tmp_path: Path) -> Registry:
 def stored(
     registry: Registry, trained: TrainedModel, examined: Examination
 ) -> Callable[..., ModelRecord]:
-    """Stores the model once more, as one that passed its gate or that was rejected."""
+    """Stores the model once more, as one that passed its gate or that was rejected.
+
+    Unless it is said, it was compared with the one that was stored before it.
+    """
+    before: list[str] = []
 
     def store(*, passed: bool = True, compared_with: str | None = None) -> ModelRecord:
         reasons = ("roc_auc 0.8 is better",) if passed else ("roc_auc 0.8 is worse than the floor",)
         found = replace(examined, decision=Decision(passed, reasons))
-        return registry.store(trained, found, compared_with)
+        compared_with = compared_with or (before[-1] if before else None)
+        record = registry.store(trained, found, compared_with)
+        before.append(record.model_id)
+        return record
 
     return store

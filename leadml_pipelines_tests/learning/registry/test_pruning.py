@@ -93,6 +93,22 @@ def test_what_an_alias_points_to_is_kept_however_old(registry: Registry, stored:
     assert registry.rollback("toy", by="anna").model_id == second
 
 
+def test_the_one_that_the_champion_was_held_to_is_kept_however_old(
+    registry: Registry, stored: Stored, postgres_url: str
+) -> None:
+    anchor, first, second, champion = (stored().model_id for _ in range(4))
+    for model_id in (anchor, first, second, champion):
+        registry.promote(model_id, by="anna")
+    with connect(postgres_url) as connection:
+        connection.execute(
+            "UPDATE leadml.models SET evaluation = jsonb_build_object('held_to',"
+            " jsonb_build_object('model_id', %s::text)) WHERE model_id = %s",
+            (anchor, champion),
+        )
+    assert deleted(registry) == [first]
+    assert registry.load(anchor).model_id == anchor
+
+
 def test_the_newest_of_each_name_are_kept(registry: Registry, stored: Stored) -> None:
     ids = [stored().model_id for _ in range(4)]
     assert deleted(registry, Retention(days=1, newest=3)) == ids[:1]
@@ -241,7 +257,7 @@ def test_promotions_and_deletions_at_once_leave_no_champion_without_files(
     def promote(model_id: str) -> None:
         start.wait()
         try:
-            registry.promote(model_id, by="anna")
+            registry.promote(model_id, by="anna", force=True, reason="for this very test")
         except (RegistryError, IntegrityError):
             return
 

@@ -206,7 +206,7 @@ def test_with_the_store_away_no_alias_changes_and_that_is_said(
     with pytest.raises(RegistryError, match=f"{first} {why}"):
         registry.rollback("toy", by="ben")
     with pytest.raises(RegistryError, match=why):
-        registry.promote(first, by="ben")
+        registry.promote(first, by="ben", force=True, reason="for this very test")
     assert registry.get(second).status == "champion"
 
 
@@ -255,7 +255,48 @@ def test_a_program_does_not_promote_what_was_compared_with_another_champion(
     with pytest.raises(PromotionRefusedError, match=f"compared .* with {first.model_id}, but"):
         registry.promote(third.model_id, by="dagster", automatic=True)
     assert registry.get(third.model_id).status == "candidate"
-    assert registry.promote(third.model_id, by="anna").status == "champion"
+
+
+@pytest.mark.parametrize("seen", ["with no champion", "with toy_of_long_ago"])
+def test_a_person_promotes_what_was_not_compared_with_the_champion_only_by_force(
+    registry: Registry, stored: Stored, tmp_path: Path, seen: str
+) -> None:
+    candidate = stored(compared_with=None if "no" in seen.split() else "toy_of_long_ago")
+    champion = registry.promote(stored(compared_with=candidate.model_id).model_id, by="anna")
+    before = registry.changes("toy")
+    # Refused before its files are looked at, which would say something else.
+    (tmp_path / "artifacts" / candidate.model_id / "model.ubj").rename(tmp_path / "away")
+    said = f"{candidate.model_id} was compared {seen}, and the champion is {champion.model_id}"
+    with pytest.raises(PromotionRefusedError, match=f"{said}, .* Train again: .* --force --reason"):
+        registry.promote(candidate.model_id, by="anna")
+    with pytest.raises(PromotionRefusedError, match=f"{said}; .* says why"):
+        registry.promote(candidate.model_id, by="anna", force=True, reason="because")
+    assert registry.changes("toy") == before
+    (tmp_path / "away").rename(tmp_path / "artifacts" / candidate.model_id / "model.ubj")
+    why = "the champion fails in Texas"
+    registry.promote(candidate.model_id, by="anna", force=True, reason=why)
+    change = registry.changes("toy")[1]
+    assert (change.model_id, change.forced, change.reason) == (candidate.model_id, True, why)
+
+
+def test_a_champion_of_meanwhile_is_noticed_after_the_files_were_verified(
+    registry: Registry, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = registry.promote(stored().model_id, by="anna").model_id
+    second, third = (stored(compared_with=first).model_id for _ in range(2))
+    load, pool = registry._load, ThreadPoolExecutor(1)
+
+    def slowly(record: ModelRecord) -> LoadedModel:
+        """As a slow store: meanwhile somebody else promotes."""
+        monkeypatch.undo()
+        pool.submit(registry.promote, second, by="carl").result(timeout=20)
+        return load(record)
+
+    monkeypatch.setattr(registry, "_load", slowly)
+    with pytest.raises(PromotionRefusedError, match=f"compared with {first}, .* is {second}"):
+        registry.promote(third, by="ben")
+    pool.shutdown()
+    assert registry.get(second).status == "champion"
 
 
 def test_a_program_does_not_undo_a_rollback(registry: Registry, stored: Stored) -> None:
@@ -322,7 +363,14 @@ def test_many_who_promote_at_once_leave_one_champion_and_one_previous(
 ) -> None:
     ids = [stored().model_id for _ in range(5)]
     with ThreadPoolExecutor(5) as pool:
-        list(pool.map(lambda model_id: registry.promote(model_id, by="anna"), ids))
+        list(
+            pool.map(
+                lambda model_id: registry.promote(
+                    model_id, by="anna", force=True, reason="for this very test"
+                ),
+                ids,
+            )
+        )
     statuses = sorted(record.status for record in registry.models("toy"))
     assert statuses == ["champion", "previous", "retired", "retired", "retired"]
     newest, before = registry.changes("toy")[1::-1]
@@ -483,7 +531,8 @@ def test_a_worse_model_is_not_promoted_by_a_program_when_the_champion_can_not_be
         PromotionRefusedError, match=f"not compared with the champion {champion.model_id}.*person"
     ):
         registry.promote(worse.model_id, by="dagster", automatic=True)
-    assert registry.promote(worse.model_id, by="anna").status == "champion"
+    forced = registry.promote(worse.model_id, by="anna", force=True, reason="for this very test")
+    assert forced.status == "champion"
 
 
 def test_a_champion_that_can_not_be_measured_leaves_its_successor_to_a_person(
@@ -502,7 +551,8 @@ def test_a_champion_that_can_not_be_measured_leaves_its_successor_to_a_person(
     assert "not compared with the champion" in record.gate_reasons[-1]
     with pytest.raises(PromotionRefusedError, match="A person decides"):
         registry.promote(record.model_id, by="dagster", automatic=True)
-    assert registry.promote(record.model_id, by="anna").status == "champion"
+    forced = registry.promote(record.model_id, by="anna", force=True, reason="for this very test")
+    assert forced.status == "champion"
 
 
 def test_a_changed_file_is_named_and_neither_loaded_nor_promoted(
