@@ -21,7 +21,7 @@ from leadml_pipelines.learning.evaluation.linear_baseline import linear_predicti
 from leadml_pipelines.learning.evaluation.weighted import Scored
 from leadml_pipelines.learning.spec import ModelSpec
 from leadml_pipelines.learning.split import LEAST_OF_A_CLASS, LEAST_ROWS, TooLittleDataError
-from leadml_pipelines.learning.training.threshold import ideal_threshold
+from leadml_pipelines.learning.training.threshold import row_costs
 from leadml_pipelines.learning.training.train import TrainedModel, train
 from leadml_pipelines.learning.training_set import TrainingSet
 from leadml_pipelines.times import duration_text
@@ -189,9 +189,11 @@ def _at(
         return replace(cut, skipped=str(error))
     tell(1, 1, f"examining {len(period):,} later rows")
     model = trained.load()
-    fair = ideal_threshold(spec.cost)
+    matrix = model.encoder.encode(period)
+    miss, false_alarm = row_costs(spec, period)
+    fair = false_alarm / (miss + false_alarm)
     answers = {
-        "model": (model.predict(model.encoder.encode(period)).values, model.threshold),
+        "model": (model.predict(matrix).values, model.thresholds(matrix)),
         "heuristic": (heuristic_values(spec, trained.train, period, seed=seed), fair),
         "logistic": (
             linear_predictions(spec, model.encoder, trained.train, period, seed=seed),

@@ -16,13 +16,14 @@ from leadml_pipelines.learning.evaluation.card import CardFacts, make_card
 from leadml_pipelines.learning.evaluation.curves import curves
 from leadml_pipelines.learning.evaluation.evaluate import evaluate
 from leadml_pipelines.learning.evaluation.gate import Decision, decide
+from leadml_pipelines.learning.evaluation.groups import measure_groups
 from leadml_pipelines.learning.evaluation.intervals import RESAMPLES, Measured, draw, measure
 from leadml_pipelines.learning.evaluation.linear_baseline import linear_predictions
 from leadml_pipelines.learning.evaluation.shap_summary import shap_summary
 from leadml_pipelines.learning.evaluation.slices import measure_slices, slices_document
 from leadml_pipelines.learning.evaluation.weighted import Scored
 from leadml_pipelines.learning.spec import ModelSpec
-from leadml_pipelines.learning.training.threshold import ideal_threshold
+from leadml_pipelines.learning.training.threshold import row_costs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,16 +129,19 @@ def examine(
     labels = test["label"].to_numpy(np.float64)
     matrix = model.encoder.encode(test)
     values = model.predict(matrix).values
-    fair = ideal_threshold(spec.cost)
-    others: dict[str, tuple[Values, float]] = {
+    thresholds = model.thresholds(matrix)
+    miss, false_alarm = row_costs(spec, test)
+    # As `ideal_threshold`, row by row: groups have costs of their own.
+    fair = false_alarm / (miss + false_alarm)
+    others: dict[str, tuple[Values, Values]] = {
         "heuristic": (heuristic_values(spec, train, test, seed=trained.seed), fair),
         "logistic": (linear_predictions(spec, model.encoder, train, test, seed=trained.seed), fair),
     }
     notes = list(remarks)
     if champion is not None:
         try:
-            answer = champion.predict(champion.encoder.encode(test)).values
-            others["champion"] = (answer, champion.threshold)
+            its = champion.encoder.encode(test)
+            others["champion"] = (champion.predict(its).values, champion.thresholds(its))
         except KeyError as error:
             # A champion that can't be measured must not keep every successor out.
             name = compared_with or champion.model_id
@@ -146,7 +150,7 @@ def examine(
     draws = draw(test["entity_id"].to_numpy(), seed=trained.seed, resamples=resamples)
     scored = {
         who: Scored(spec.objective, labels, of, threshold)
-        for who, (of, threshold) in {"model": (values, model.threshold), **others}.items()
+        for who, (of, threshold) in {"model": (values, thresholds), **others}.items()
     }
     measured = {who: measure(one, draws) for who, one in scored.items()}
     slices = measure_slices(
@@ -155,7 +159,7 @@ def examine(
         labels,
         values,
         draws,
-        threshold=model.threshold,
+        threshold=thresholds,
         rule=others["heuristic"][0],
     )
     summary = shap_summary(model, matrix, seed=trained.seed)
@@ -169,7 +173,8 @@ def examine(
         "worst_slice": asdict(slices[0]) if slices else None,
         "reliability": reliability(labels, values, draws.codes),
         "calibration": _calibration(spec, measured["model"], labels, values, draws.codes, trained),
-        "threshold": _threshold(spec, labels, values, model.threshold),
+        "threshold": _threshold(spec, labels, values, thresholds, (miss, false_alarm), model),
+        "groups": measure_groups(spec, test, labels, values, thresholds, draws),
         "curves": curves(
             spec, labels, {"model": values, **{who: of for who, (of, _) in others.items()}}
         ),
@@ -178,7 +183,7 @@ def examine(
         "leads": int(draws.counts.shape[1]),
     }
     moments = test.get("moment")
-    metrics = evaluate(spec, labels, values, moments, threshold=model.threshold)
+    metrics = evaluate(spec, labels, values, moments, threshold=thresholds)
     decision = decide(spec, evaluation, notes)
     return Examination(
         metrics=metrics,
@@ -219,22 +224,26 @@ def _calibration(
 
 
 def _threshold(
-    spec: ModelSpec, labels: Values, values: Values, threshold: float
+    spec: ModelSpec,
+    labels: Values,
+    values: Values,
+    thresholds: Values,
+    costs: tuple[Values, Values],
+    model: LoadedModel,
 ) -> dict[str, float] | None:
     """What the threshold costs a row on the test rows, beside what else one might do."""
     if spec.objective != "classification":
         return None
-    happened = labels > 0
+    happened, (miss, false_alarm) = labels > 0, costs
 
     def cost(yes: npt.NDArray[np.bool_]) -> float:
-        missed, alarmed = (happened & ~yes).mean(), (yes & ~happened).mean()
-        return float(spec.cost.miss * missed + spec.cost.false_alarm * alarmed)
+        return float((miss * (happened & ~yes) + false_alarm * (yes & ~happened)).mean())
 
     nobody = np.zeros(len(labels), bool)
     return {
-        "value": threshold,
-        "share_of_yes": float((values >= threshold).mean()),
-        "cost": cost(values >= threshold),
+        "value": model.threshold,
+        "share_of_yes": float((values >= thresholds).mean()),
+        "cost": cost(values >= thresholds),
         "cost_at_half": cost(values >= 0.5),
         "cost_of_always": cost(~nobody),
         "cost_of_never": cost(nobody),
