@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 Vector = npt.NDArray[np.float64]
 
-LEAST_OF_A_CLASS = 30
-"""Rows of each class that a threshold is chosen on; with fewer it would be noise."""
+BEYOND_NOISE = 2.0
+"""Standard errors by which a group's cheapest threshold must be cheaper than the ideal one."""
 
 
 def best_threshold(chances: Vector, labels: Vector, cost: Cost) -> tuple[float, dict[str, Any]]:
@@ -63,17 +63,21 @@ def group_thresholds(
     codes: npt.NDArray[np.intp],
     chances: Vector,
     labels: Vector,
+    leads: npt.NDArray[np.int64],
     cost: Cost,
 ) -> tuple[list[float], dict[str, Any]]:
-    """The best threshold of each group, on its own rows, by its own cost.
+    """The threshold of each group, by its own cost, on its own rows.
 
-    A group with few rows of a class has the one that is best for perfect chances.
+    It is the one that would be best if the chances were perfect, unless the cheapest on these rows
+    is cheaper beyond noise. A group may have few leads of a class, and the cheapest of all
+    thresholds is then the one that suits those few best.
 
     Args:
         groups: The groups of a spec.
         codes: intp[n], the place of each row's group; -1 where it is in none.
         chances: As for `best_threshold`.
         labels: As for `best_threshold`.
+        leads: int64[n], whose each row is; the rows of a lead are alike.
         cost: Of a group that states none.
 
     Returns:
@@ -82,15 +86,32 @@ def group_thresholds(
     """
     values, records = [], {}
     for at, group in enumerate(groups):
-        its = codes == at
-        positive, own = int((labels[its] > 0).sum()), group.cost or cost
-        record: dict[str, Any] = {"ideal_if_calibrated": ideal_threshold(own)}
+        its, own = codes == at, group.cost or cost
         value = ideal_threshold(own)
-        if min(positive, int(its.sum()) - positive) >= LEAST_OF_A_CLASS:
-            value, record = best_threshold(chances[its], labels[its], own)
+        record: dict[str, Any] = {"ideal_if_calibrated": value}
+        if its.any():
+            cheapest, record = best_threshold(chances[its], labels[its], own)
+            record["cheapest"] = cheapest
+            spent = [_costs(t, chances[its], labels[its], own) for t in (value, cheapest)]
+            record["cost_per_row"] = float(spent[0].mean())
+            if _is_saving(spent[0] - spent[1], leads[its]):
+                value, record["cost_per_row"] = cheapest, float(spent[1].mean())
         values.append(value)
         records[group.word] = {"value": value, "rows": int(its.sum()), **record}
     return values, records
+
+
+def _costs(threshold: float, chances: Vector, labels: Vector, cost: Cost) -> Vector:
+    """float64[n]: what the answer to each row costs."""
+    yes, happened = chances >= threshold, labels > 0
+    return cost.miss * (happened & ~yes) + cost.false_alarm * (yes & ~happened)
+
+
+def _is_saving(saved: Vector, leads: npt.NDArray[np.int64]) -> bool:
+    """Whether what is saved, row by row, is more than chance among the leads."""
+    _, places = np.unique(leads, return_inverse=True)
+    each = np.bincount(places, weights=saved)
+    return bool(each.sum() > BEYOND_NOISE * each.std() * np.sqrt(len(each)))
 
 
 def ideal_threshold(cost: Cost) -> float:

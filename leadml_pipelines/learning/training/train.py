@@ -329,7 +329,7 @@ def _validate(
         return _Valid(weights, Calibration("none"), None, 0.0, (), record)
     calibration, record["calibration"] = fit_calibration(spec.calibration, blended, labels, groups)
     chances, codes = calibration(blended), _groups(spec, rows, valid)
-    each, apart = group_thresholds(spec.groups, codes, chances, labels, spec.cost)
+    each, apart = group_thresholds(spec.groups, codes, chances, labels, groups, spec.cost)
     rest = codes < 0
     if not rest.any():
         rest[:] = True

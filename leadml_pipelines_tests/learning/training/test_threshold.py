@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from leadml_pipelines.learning.spec import Cost, Group
 from leadml_pipelines.learning.training.threshold import (
-    LEAST_OF_A_CLASS,
     best_threshold,
     group_thresholds,
     ideal_threshold,
@@ -65,22 +64,40 @@ GROUPS = (Group(word="web"), Group(word="phone", cost=Cost(miss=9.0)))
 def test_each_group_has_the_threshold_that_costs_least_among_its_own_rows() -> None:
     random = np.random.default_rng(1)
     codes = random.integers(-1, 2, 30_000)
-    chances = random.random(30_000)
-    labels = (random.random(30_000) < chances).astype(float)
-    (web, phone), seen = group_thresholds(GROUPS, codes, chances, labels, Cost())
+    truth = random.random(30_000)
+    labels = (random.random(30_000) < truth).astype(float)
+    # All chances are half of what comes true: the ideal thresholds are too high by far.
+    chances, leads = truth / 2, np.arange(30_000)
+    (web, phone), seen = group_thresholds(GROUPS, codes, chances, labels, leads, Cost())
     assert web == best_threshold(chances[codes == 0], labels[codes == 0], Cost())[0]
+    assert web == pytest.approx(0.25, abs=0.03)
     assert phone == best_threshold(chances[codes == 1], labels[codes == 1], Cost(miss=9.0))[0]
-    assert phone == pytest.approx(0.1, abs=0.04)
+    assert phone == pytest.approx(0.05, abs=0.03)
     assert seen["phone"]["value"] == phone
     assert seen["phone"]["rows"] == (codes == 1).sum()
 
 
-def test_a_group_with_few_rows_of_a_class_has_the_threshold_of_perfect_chances() -> None:
-    labels = np.repeat([1.0, 0.0], [LEAST_OF_A_CLASS - 1, 500])
-    codes = np.ones(len(labels), np.intp)
-    (_, phone), seen = group_thresholds(GROUPS, codes, labels * 0.3, labels, Cost())
+def test_what_suits_a_few_leads_best_is_no_threshold() -> None:
+    chances = np.tile([0.05, 0.2], 200)
+    labels = np.zeros(400)
+    labels[:80:2] = 1.0
+    codes = np.ones(400, np.intp)
+    few, many = np.repeat(np.arange(4), 100), np.arange(400)
+    # All positives are rows of one lead: whether it is called or not says nothing of others.
+    (_, phone), seen = group_thresholds(GROUPS, codes, chances, labels, few, Cost())
+    assert seen["phone"]["cheapest"] != 0.1
     assert phone == 0.1
-    assert "cost_per_row" not in seen["phone"]
+    (_, phone), seen = group_thresholds(GROUPS, codes, chances, labels, many, Cost())
+    assert phone == seen["phone"]["cheapest"] != 0.1
+
+
+def test_a_group_without_rows_has_the_threshold_of_perfect_chances() -> None:
+    codes = np.full(10, -1, np.intp)
+    (_, phone), seen = group_thresholds(
+        GROUPS, codes, np.ones(10), np.ones(10), np.arange(10), Cost()
+    )
+    assert phone == 0.1
+    assert seen["phone"]["rows"] == 0
 
 
 def test_a_row_costs_what_its_group_does() -> None:
