@@ -49,8 +49,8 @@ def home_with_experiment(postgres_url: str, home: Path) -> Iterator[Path]:
             connection.execute(
                 "INSERT INTO leadml.predictions (prediction_id, model_name, model_id, role, "
                 "entity_type, entity_id, features_as_of, predicted_at, value, prediction, source, "
-                "stale, degraded, experiment, traffic_share) VALUES (%s, 'churn', %s, %s, 'lead', %s, %s, "
-                "%s, 0.4, %s, 'cache', false, false, 'churn_2', 0.5)",
+                "stale, degraded, experiment, traffic_share) VALUES (%s, 'churn', %s, %s, "
+                "'lead', %s, %s, %s, 0.4, %s, 'cache', false, false, 'churn_2', 0.5)",
                 (str(number), model_id, role, entity_id, BEFORE, BEFORE, prediction),
             )
     yield home
