@@ -68,7 +68,8 @@ def report(
             f"{name} {one['value']:7.4f} ({one['low']:7.4f} to {one['high']:7.4f})"
             for name, one in figures.items()
         )
-        print(f"    {who:>6}: {'   '.join(texts)}")
+        greatest = f"   greatest {values[who].max():.3f}" if who in values else ""
+        print(f"    {who:>6}: {'   '.join(texts)}{greatest}")
     return {
         who: {name: one["value"] for name, one in figures.items()} for who, figures in shown.items()
     }

@@ -94,7 +94,7 @@ def print_model(
         ("trained", f"{_minute(record.trained_at)} UTC, in {record.seconds:.0f} s"),
         ("promoted", _promoted(record)),
         ("objective", f"{record.objective}, {duration_text(record.horizon)} ahead"),
-        ("threshold", "" if record.threshold is None else f"{record.threshold:.4g}"),
+        ("threshold", _thresholds(record)),
         ("features", f"{len(record.features)}"),
         ("rows", _rows(record.counts)),
         ("spec", record.spec_hash[:16]),
@@ -287,6 +287,15 @@ def _answering(held: Sequence[Held]) -> list[str]:
             parts.append(f"{challenger.model_id} for {challenger.traffic_share:.1%}")
         lines.append(f"{name} answers by {', and '.join(parts)}")
     return lines
+
+
+def _thresholds(record: ModelRecord) -> str:
+    """That of all who are in no group, then those of the groups."""
+    if record.threshold is None:
+        return ""
+    groups = (record.validation.get("threshold") or {}).get("groups") or {}
+    others = (f"{word} {found['value']:.4g}" for word, found in groups.items())
+    return "; ".join([f"{record.threshold:.4g}", *others])
 
 
 def _promoted(record: ModelRecord) -> str:

@@ -31,7 +31,6 @@ def show_experiment(
     from leadml_pipelines.learning.experiments.lookup import (
         challenger_of,
         examine_experiment,
-        thresholds_of,
     )
     from leadml_pipelines.learning.questions import other_questions
     from leadml_pipelines.learning.registry.registry import Registry
@@ -51,7 +50,6 @@ def show_experiment(
                 model_id,
                 engine,
                 extract.data_end,
-                thresholds_of(registry, name),
                 other_questions(spec, registry.models(name), settings.training_sets),
                 seed=settings.seed,
             )

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 SLOT = "{value}"
 """Where the value stands in a text, with its unit."""
 
+
+AGE = "{age}"
+"""Where the age of the lead stands in a text about a share of it."""
+
+_WINDOW = re.compile(r"\b(?:in|of) the last (?:(\d+) )?(hour|day)s?\b")
 
 RECENT_DAYS = 7.0
 """Up to when one says that something was a while ago, and not that nothing was for a while."""
@@ -38,6 +44,9 @@ class Phrase:
         no: Clause about one that is false.
         words: Clauses about some words of a category, or about whole numbers that stand for words.
         clause: Whether the texts about numbers are clauses too.
+        share_of_life: About a number that is a share of the lead's age, where that is known:
+            `{value}` is that span of time and `{age}` the age. The second text is about all of it.
+        young: Clause instead of all others, about a lead that is younger than the window.
     """
 
     text: str = ""
@@ -49,6 +58,8 @@ class Phrase:
     no: str = ""
     words: tuple[tuple[str, str], ...] = ()
     clause: bool = False
+    share_of_life: tuple[str, str] | None = None
+    young: str = ""
 
     def __post_init__(self) -> None:
         for text in self.texts:
@@ -62,10 +73,42 @@ class Phrase:
         """Every text that is set."""
         plain = (getattr(self, field.name) for field in fields(self))
         below = () if self.below is None else (self.below[1],)
+        life = self.share_of_life or ()
         return tuple(
             text
-            for text in (*plain, *below, *(text for _, text in self.words))
+            for text in (*plain, *below, *life, *(text for _, text in self.words))
             if isinstance(text, str) and text
+        )
+
+    @cached_property
+    def window_days(self) -> float:
+        """The days of the shortest window that the texts speak of; 0 for none."""
+        found = [
+            int(count or 1) / (24 if unit == "hour" else 1)
+            for text in self.texts
+            for count, unit in _WINDOW.findall(text)
+        ]
+        return min(found, default=0.0)
+
+    def without_window(self) -> Phrase:
+        """The same about a lead that is younger than the window: nothing was before it came."""
+        if self.young:
+            return Phrase(text=self.young, missing=self.young, clause=True)
+
+        def since(text: str) -> str:
+            said = _WINDOW.sub("since the lead came", text)
+            return said.replace("the lead since the lead came", "the lead since it came")
+
+        return replace(
+            self,
+            text=since(self.text),
+            one=since(self.one),
+            none=since(self.none),
+            below=None if self.below is None else (self.below[0], since(self.below[1])),
+            missing=since(self.missing),
+            yes=since(self.yes),
+            no=since(self.no),
+            words=tuple((word, since(text)) for word, text in self.words),
         )
 
     @cached_property

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-from leadml_pipelines.features.phrase import SLOT, Phrase
+from leadml_pipelines.features.phrase import AGE, SLOT, Phrase
 from leadml_pipelines.features.quantities import quantity, rounded
 
 Value = float | int | bool | str | None
@@ -66,7 +66,14 @@ def derived_phrase(name: str, type: str) -> Phrase:
     return Phrase(f"The {label} of {SLOT}{lasting}", missing=missing)
 
 
-def sentence(feature: Speakable, value: Value, *, raises: bool, outcome: str) -> str:
+def sentence(
+    feature: Speakable,
+    value: Value,
+    *,
+    raises: bool,
+    outcome: str,
+    age_days: float | None = None,
+) -> str:
     """A sentence that says what a value does.
 
     Args:
@@ -75,15 +82,39 @@ def sentence(feature: Speakable, value: Value, *, raises: bool, outcome: str) ->
             missing too.
         raises: Whether the value raises the outcome, or lowers it.
         outcome: What is predicted, as in `the risk`.
+        age_days: Days since the lead came, where that is known: of a lead of five minutes nobody
+            says what it did in the last 90 days.
 
     Returns:
         As in "No sign of life for 23 days raises the risk."
     """
-    return spoken(phrase_of(feature), feature.unit, value, raises=raises, outcome=outcome)
+    phrase = phrase_of(feature)
+    return spoken(
+        at_age(phrase, age_days),
+        feature.unit,
+        value,
+        raises=raises,
+        outcome=outcome,
+        age_days=age_days,
+    )
 
 
-def spoken(phrase: Phrase, unit: str, value: Value, *, raises: bool, outcome: str) -> str:
-    """As `sentence`, of a phrase that is at hand."""
+def at_age(phrase: Phrase, age_days: float | None) -> Phrase:
+    """The phrase as it is about a lead of that age."""
+    young = age_days is not None and age_days < phrase.window_days
+    return phrase.without_window() if young else phrase
+
+
+def spoken(
+    phrase: Phrase,
+    unit: str,
+    value: Value,
+    *,
+    raises: bool,
+    outcome: str,
+    age_days: float | None = None,
+) -> str:
+    """As `sentence`, of a phrase that is at hand, the one for this age."""
     verb = "raises" if raises else "lowers"
     if isinstance(value, str):
         text = phrase.by_word.get(value) or phrase.text.replace(SLOT, _word(value))
@@ -94,16 +125,22 @@ def spoken(phrase: Phrase, unit: str, value: Value, *, raises: bool, outcome: st
         return f"{phrase.missing}, which {verb} {outcome}."
     if phrase.words and (text := phrase.by_word.get(f"{value:.0f}", "")):
         return f"{text}, which {verb} {outcome}."
-    text, plural = _about_number(phrase, unit, value)
+    text, plural = _about_number(phrase, unit, value, age_days)
     if phrase.clause:
         return f"{text}, which {verb} {outcome}."
     return f"{text} {verb[:-1] if plural else verb} {outcome}."
 
 
-def _about_number(phrase: Phrase, unit: str, value: float) -> tuple[str, bool]:
+def _about_number(
+    phrase: Phrase, unit: str, value: float, age_days: float | None
+) -> tuple[str, bool]:
     """The text about a number, and whether it is in the plural."""
     if value == 0 and phrase.none:
         return phrase.none, False
+    if phrase.share_of_life and age_days is not None:
+        part, whole = phrase.share_of_life
+        span, age = quantity(value * age_days, "days"), quantity(age_days, "days")
+        return (whole if span == age else part).replace(SLOT, span).replace(AGE, age), False
     if phrase.below is not None and value < phrase.below[0]:
         return phrase.below[1].replace(SLOT, quantity(abs(value), unit)), False
     if not phrase.one:

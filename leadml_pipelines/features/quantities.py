@@ -8,7 +8,6 @@ _MINUTES = {"minutes": 1.0, "hours": 60.0, "days": 1440.0}
 _SPOKEN = {
     "edges": "relations",
     "nodes": "members",
-    "events per day": "events a day",
     "events per day in 30 days": "a day",
 }
 """Units of the catalogue that people would not say."""
@@ -37,6 +36,8 @@ def quantity(value: float, unit: str) -> str:
             return _amount(value)
         case "currency per year":
             return f"{_amount(value)} a year"
+        case "events per day":
+            return _rate(value)
         case "hour":
             return f"{value:.0f} o'clock UTC"
         case "":
@@ -58,6 +59,17 @@ def rounded(value: float) -> str:
     if digits > 6:
         return "almost 0"
     return _trimmed(f"{value:.{digits}f}")
+
+
+def _rate(daily: float) -> str:
+    """A rate over the span in which one can count it: of a rare thing nobody has 0.03 a day."""
+    if daily >= 1:
+        return f"{(number := rounded(daily))} {_plural('events', number)} a day"
+    if daily * 7 >= 1:
+        return f"{(number := rounded(daily * 7))} {_plural('events', number)} a week"
+    if daily * 90 < 0.5:
+        return "less than 1 event in 90 days"
+    return f"{(number := rounded(round(daily * 90)))} {_plural('events', number)} in 90 days"
 
 
 def _amount(value: float) -> str:

@@ -20,6 +20,8 @@ from leadml_pipelines.learning.encoding import Encoder
 
 Vector = npt.NDArray[np.float64]
 Value = float | int | bool | str | None
+AGE_OF_LEAD = "lead_age_days"
+"""The feature that says how long a window can be at most."""
 Direction = Literal["raises", "lowers"]
 RiskLevel = Literal["low", "medium", "high", "critical"]
 Level = Literal["low", "medium", "high"]
@@ -106,6 +108,7 @@ class _Spoken:
     type: str
     unit: str
     phrase: Phrase
+    young: Phrase
     words: tuple[str, ...]
 
 
@@ -130,8 +133,11 @@ class Explainer:
             else:
                 unit, phrase = "", derived_phrase(column.name, column.type)
             words = tuple(encoder.vocabularies.get(column.name, ()))
-            spoken_of.append(_Spoken(column.name, column.type, unit, phrase, words))
+            young = phrase.without_window()
+            spoken_of.append(_Spoken(column.name, column.type, unit, phrase, young, words))
         self._features = tuple(spoken_of)
+        names = encoder.names
+        self._age_at = names.index(AGE_OF_LEAD) if AGE_OF_LEAD in names else None
         self._outcome = outcome
 
     def value(self, at: int, number: float) -> Value:
@@ -152,13 +158,27 @@ class Explainer:
             limit: How many at most.
         """
         found = []
+        age = self._age(values)
         for at in _greatest(contributions, limit):
             feature, shap = self._features[at], float(contributions[at])
             value = _own(feature, float(values[at]))
             raises = shap > 0
-            text = spoken(feature.phrase, feature.unit, value, raises=raises, outcome=self._outcome)
+            young = age is not None and age < feature.phrase.window_days
+            text = spoken(
+                feature.young if young else feature.phrase,
+                feature.unit,
+                value,
+                raises=raises,
+                outcome=self._outcome,
+                age_days=age,
+            )
             found.append(Factor(feature.name, value, "raises" if raises else "lowers", shap, text))
         return found
+
+    def _age(self, values: Vector) -> float | None:
+        """Days since the lead came; None where the model does not read that, or it is missing."""
+        age = np.nan if self._age_at is None else float(values[self._age_at])
+        return age if age >= 0 else None
 
     def importance(self, contributions: Vector, limit: int) -> list[Importance]:
         """The features with the greatest shares in an answer; the shares of all add up to 1.
@@ -174,17 +194,16 @@ class Explainer:
         ]
 
 
-def outcome(objective: str, risk_levels: Sequence[float] | None) -> str:
+def outcome(objective: str, *, is_risk: bool) -> str:
     """What sentences call the thing that a model predicts.
 
     Args:
         objective: `classification` or `regression`.
-        risk_levels: Where the risk of a classifier begins to be medium, high, critical; None where
-            its chance is no risk.
+        is_risk: Whether the chance of a classifier is a risk, as one with risk levels is.
     """
     if objective != "classification":
         return "the score"
-    return "the chance" if risk_levels is None else "the risk"
+    return "the risk" if is_risk else "the chance"
 
 
 def risk_level(chance: float, levels: Sequence[float]) -> RiskLevel:

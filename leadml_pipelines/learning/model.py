@@ -27,6 +27,7 @@ from leadml_pipelines.learning.encoding import (
     from_document,
     within_float32,
 )
+from leadml_pipelines.learning.groups import Codes, Groups
 from leadml_pipelines.learning.plain_trees import PlainTrees
 from leadml_pipelines.learning.registry.artifacts import load_artifact
 from leadml_pipelines.learning.training.calibration import Calibration
@@ -52,17 +53,19 @@ class Predictions:
     Attributes:
         values: float64[n]; the calibrated chance of a classifier, the calibrated expected value
             of a regression.
-        predictions: float64[n]; a classifier's 1 or 0 by the model's threshold, a regression's
-            score.
+        predictions: float64[n]; a classifier's 1 or 0 by the threshold of the row's group, a
+            regression's score.
         scores: float64[n]; 0-100, the share of the training population with a lower raw score.
         confidence: float64[n]; 1 minus how far the outcome of one more lead would move the
             chance (the width of the Venn-Abers interval); None where there is none.
+        groups: intp[n]; of a classifier the place of each row's measure (see `Groups`).
     """
 
     values: Vector
     predictions: Vector
     scores: Vector
     confidence: Vector | None = None
+    groups: Codes | None = None
 
 
 @dataclass(frozen=True)
@@ -137,11 +140,13 @@ class LoadedModel:
         model_id: Such as `churn_20240115_103000`.
         name: Name of the model.
         objective: `classification` or `regression`.
-        threshold: Chance from which the prediction is yes.
+        threshold: Chance from which the prediction is yes, of all who are in no group.
+        groups: Who is judged by a measure of their own, and by which.
         encoder: How columns become numbers.
         features: Names of the features, in the order of a row.
         dimensions: Dimension of each feature.
-        risk_levels: Chances from which the risk is medium, high, critical; None if it is no risk.
+        risk_levels: Chances from which the risk is medium, high, critical, of all who are in no
+            group; None if it is no risk.
         factors: How many reasons an answer gives.
         companions: Further questions, in their order.
     """
@@ -154,6 +159,7 @@ class LoadedModel:
         self.threshold = float(manifest["threshold"])
         self.encoder: Encoder = from_document(manifest)
         self.features = self.encoder.names
+        self.groups = Groups(manifest, self.encoder)
         self.dimensions: Mapping[str, str] = manifest["dimensions"]
         self.risk_levels: tuple[float, ...] | None = (
             tuple(manifest["risk_levels"]) if manifest["risk_levels"] else None
@@ -187,19 +193,24 @@ class LoadedModel:
         Raises:
             ValueError: the matrix has another shape.
         """
-        return self.answer(self.raw_scores(values))
-
-    def answer(self, raw: Vector) -> Predictions:
-        """From raw scores to answers, as those of `raw_scores` or of `Contributions.raw`."""
+        raw, codes = self.raw_scores(values), self.groups.codes(values)
         if not len(raw):
-            return Predictions(raw, raw, raw, raw if self._venn_abers else None)
+            return Predictions(raw, raw, raw, raw if self._venn_abers else None, codes)
         if self.objective != "classification":
             scores = self.rank(raw)
             return Predictions(self._calibration(raw), scores, scores)
         chances = self._calibration(raw)
         confidence = self._venn_abers.confidence(raw) if self._venn_abers else None
-        yes = (chances >= self.threshold).astype(np.float64)
-        return Predictions(chances, yes, self.rank(raw), confidence)
+        yes = (chances >= self.groups.thresholds(codes)).astype(np.float64)
+        return Predictions(chances, yes, self.rank(raw), confidence, codes)
+
+    def thresholds(self, values: Matrix) -> Vector:
+        """float64[n]: from which chance the answer to each row is yes.
+
+        Args:
+            values: As for `predict`.
+        """
+        return self.groups.thresholds(self.groups.codes(values))
 
     def raw_scores(self, values: Matrix) -> Vector:
         """float64[n]: log-odds before calibration, or the value on the scale of the link.

@@ -92,6 +92,25 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Group:
+    """Rows that share a word and are judged by a measure of their own.
+
+    Attributes:
+        word: What they share in the column that `ModelSpec.group_by` names.
+        cost: What wrong answers cost among them; None for the model's.
+        risk_levels: Chances from which their risk is medium, high and critical; None for the
+            model's.
+        slice_floor: The metric's value that this slice may not be worse than, beyond noise; None
+            for the model's.
+    """
+
+    word: str
+    cost: Cost | None = None
+    risk_levels: tuple[float, float, float] | None = None
+    slice_floor: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Companion:
     """A second question, asked of the same rows: which of several words comes true.
 
@@ -124,6 +143,8 @@ class ModelSpec:
             (an active policy) or `alive` (either). A cheap superset of the population, in SQL.
         population: Predicate over feature columns that says who is scored, for example
             `(is_open and inbound_count_30d > 0) or active_policy_count > 0`. Missing is false.
+        population_text: The same in words for people who read a model card, as in `every open
+            lead`; empty where there are none but the predicate.
         label: SQL that reads `moments(row_id, entity_id, as_of, until)` and the contract's tables,
             and returns `row_id` and `label` (number or boolean), one row for each moment. It looks
             at `(as_of, until]` only; `until` is `as_of` + horizon. Times are naive UTC.
@@ -174,6 +195,10 @@ class ModelSpec:
             such gate.
         risk_levels: Chances from which the risk is medium, high and critical; None where a chance
             is no risk.
+        groups: Groups that are judged apart: each has a threshold of its own, chosen by its cost on
+            its validation rows, and risk levels and a floor of its own where it says so. Who is in
+            none has the model's. For classification.
+        group_by: The category among the features that says who is in which group, as in `stage`.
         factors: How many reasons an answer gives.
         companions: Further questions whose answers are shown beside this one's.
     """
@@ -185,6 +210,7 @@ class ModelSpec:
     label: str
     horizon: timedelta
     objective: Objective
+    population_text: str = ""
     entity: str = "lead"
     views: tuple[str, ...] = ()
     dimensions: tuple[str, ...] = ()
@@ -217,6 +243,8 @@ class ModelSpec:
     slices: tuple[str, ...] = ("source", "state", "product_interest", "agent", "lead_age")
     slice_floor: float | None = None
     risk_levels: tuple[float, float, float] | None = None
+    groups: tuple[Group, ...] = ()
+    group_by: str = ""
     factors: int = 5
     companions: tuple[Companion, ...] = ()
 
@@ -251,11 +279,13 @@ class ModelSpec:
             Population(self.population)
         except PopulationError as error:
             yield str(error)
-        if min(self.cost.miss, self.cost.false_alarm) <= 0:
-            yield "a cost is not over 0; what costs nothing is not worth a model"
-        levels = self.risk_levels
-        if levels is not None and not 0 < levels[0] < levels[1] < levels[2] < 1:
-            yield f"risk_levels are {levels}; they must rise between 0 and 1"
+        for cost in (self.cost, *(group.cost for group in self.groups)):
+            if cost is not None and min(cost.miss, cost.false_alarm) <= 0:
+                yield "a cost is not over 0; what costs nothing is not worth a model"
+        for levels in (self.risk_levels, *(group.risk_levels for group in self.groups)):
+            if levels is not None and not 0 < levels[0] < levels[1] < levels[2] < 1:
+                yield f"risk_levels are {levels}; they must rise between 0 and 1"
+        yield from self._group_problems()
         log_link = self.params.get("objective") in ("reg:tweedie", "reg:gamma")
         if self.learner == "stack" and log_link:
             yield "a stack sums values, and an objective with a logarithm does not; take one"
@@ -274,6 +304,27 @@ class ModelSpec:
                 yield f"{companion.name} shows urgency, and needs two words: soon and later"
             if companion.levels[0] >= companion.levels[1]:
                 yield f"the levels of {companion.name} must rise"
+
+    def _group_problems(self) -> Iterator[str]:
+        if bool(self.groups) != bool(self.group_by):
+            yield "groups and group_by go together: which groups there are, and who is in which"
+        if self.groups and self.objective != "classification":
+            yield "groups have thresholds and risk levels, which only a classification has"
+        words = [group.word for group in self.groups]
+        if len(set(words)) < len(words):
+            yield f"two groups have the same word; they are {', '.join(words)}"
+        if self.group_by not in ("", *self.slices):
+            yield f"{self.group_by} is not among the slices, so no gate would look at the groups"
+
+    def group_of(self, word: str) -> Group:
+        """What a group is judged by, whatever it has not said itself taken from the model."""
+        found = next((group for group in self.groups if group.word == word), Group(word=word))
+        return replace(
+            found,
+            cost=found.cost or self.cost,
+            risk_levels=found.risk_levels or self.risk_levels,
+            slice_floor=self.slice_floor if found.slice_floor is None else found.slice_floor,
+        )
 
     @property
     def higher_is_better(self) -> bool:

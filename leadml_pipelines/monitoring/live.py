@@ -254,9 +254,7 @@ def _one_sided(spec: ModelSpec, known: pd.DataFrame, who: str) -> str:
 def _scored(spec: ModelSpec, known: pd.DataFrame) -> Scored:
     labels = known["label"].to_numpy(np.float64)
     values = known["value"].to_numpy(np.float64)
-    # Accuracy is that of the answers that were given, whatever the threshold of that version was.
-    yes = known["prediction"].to_numpy(np.float64) > 0
-    return Scored(spec.objective, labels, values, np.where(yes, -np.inf, np.inf))
+    return Scored.answered(spec.objective, labels, values, known["prediction"].to_numpy(np.float64))
 
 
 def _beside_test(

@@ -32,7 +32,9 @@ class Answers:
 
     def __init__(self, model: LoadedModel) -> None:
         self._model = model
-        self._explainer = Explainer(model.encoder, outcome(model.objective, model.risk_levels))
+        self._measures = model.groups.measures
+        risks = any(measure.risk_levels is not None for measure in self._measures)
+        self._explainer = Explainer(model.encoder, outcome(model.objective, is_risk=risks))
 
     def try_out(self) -> None:
         """Answer for many and with reasons, so that no request waits for anything to be parsed."""
@@ -51,19 +53,26 @@ class Answers:
                 {"prediction": score, "value": value, "quality_score": score}
                 for score, value in zip(predictions.scores.tolist(), values, strict=True)
             ]
-        threshold = self._model.threshold
         classes = predictions.predictions.astype(np.int64).tolist()
+        measures = [self._measures[code] for code in self._codes(predictions)]
         answers: list[Answer] = [
-            {"prediction": yes, "probability": chance, "threshold": threshold}
-            for yes, chance in zip(classes, values, strict=True)
+            {"prediction": yes, "probability": chance, "threshold": measure.threshold}
+            for yes, chance, measure in zip(classes, values, measures, strict=True)
         ]
         if predictions.confidence is not None:
             for answer, sure in zip(answers, predictions.confidence.tolist(), strict=True):
                 answer["confidence"] = sure
-        if self._model.risk_levels is not None:
-            for answer in answers:
-                answer["risk_level"] = risk_level(answer["probability"], self._model.risk_levels)
+        for answer, measure in zip(answers, measures, strict=True):
+            if measure.word is not None:
+                answer["group"] = measure.word
+            if measure.risk_levels is not None:
+                answer["risk_level"] = risk_level(answer["probability"], measure.risk_levels)
         return answers
+
+    def _codes(self, predictions: Predictions) -> list[int]:
+        if predictions.groups is None:
+            return [-1] * len(predictions.values)
+        return predictions.groups.tolist()
 
     def explained(self, inputs: Matrix, predictions: Predictions) -> list[Answer]:
         """Answers with their reasons, and with what the model's companions say.

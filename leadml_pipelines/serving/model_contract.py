@@ -94,7 +94,10 @@ class ModelDetail(ModelSummary):
 
     gate_reasons: list[str]
     compared_with: str | None = Field(description="the champion that the gate saw")
-    threshold: float | None = Field(description="chance from which the prediction is yes")
+    threshold: float | None = Field(
+        description="chance from which the prediction is yes; of a model with groups, of all who "
+        "are in none (see `validation`)"
+    )
     horizon_seconds: float
     baseline: dict[str, Any] = Field(description="metrics of the heuristic that it replaces")
     evaluation: dict[str, Any] = Field(description="with intervals, others and slices")

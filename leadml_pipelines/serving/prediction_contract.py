@@ -157,6 +157,12 @@ class Prediction(BaseModel):
         description="of a classifier: the probability from which the prediction is 1",
         examples=[0.41],
     )
+    group: str | None = Field(
+        None,
+        description="of a model that judges groups apart: the group whose threshold and risk "
+        "levels count here; missing for who is in none",
+        examples=["customer"],
+    )
     confidence: float | None = Field(
         None,
         description="of a classifier: 1 minus the width of the interval that the chance lies in "

@@ -43,15 +43,15 @@ def home_with_experiment(postgres_url: str, home: Path) -> Iterator[Path]:
             "INSERT INTO leadml.model_aliases (name, alias, model_id, changed_at, changed_by) "
             "VALUES ('churn', 'challenger', 'churn_2', now(), 'test')"
         )
-        for number, (model_id, role, entity_id) in enumerate(
-            [("churn_1", "champion", "a"), ("churn_2", "challenger", "b")]
+        for number, (model_id, role, entity_id, prediction) in enumerate(
+            [("churn_1", "champion", "a", 0), ("churn_2", "challenger", "b", 1)]
         ):
             connection.execute(
                 "INSERT INTO leadml.predictions (prediction_id, model_name, model_id, role, "
-                "entity_type, entity_id, features_as_of, predicted_at, value, source, stale, "
-                "degraded, experiment, traffic_share) VALUES (%s, 'churn', %s, %s, 'lead', %s, %s, "
-                "%s, 0.4, 'cache', false, false, 'churn_2', 0.5)",
-                (str(number), model_id, role, entity_id, BEFORE, BEFORE),
+                "entity_type, entity_id, features_as_of, predicted_at, value, prediction, source, "
+                "stale, degraded, experiment, traffic_share) VALUES (%s, 'churn', %s, %s, "
+                "'lead', %s, %s, %s, 0.4, %s, 'cache', false, false, 'churn_2', 0.5)",
+                (str(number), model_id, role, entity_id, BEFORE, BEFORE, prediction),
             )
     yield home
     with connect(postgres_url) as connection:
@@ -85,7 +85,7 @@ def test_the_report_is_printed_as_json(postgres_url: str, home_with_experiment: 
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["champion"]["known_entities"] == told["challenger"]["known_entities"] == 1
-    # `a` was heard of within the horizon, `b` was lost; 0.4 is a yes for the challenger alone.
+    # `a` was heard of within the horizon, `b` was lost; the challenger alone said yes.
     assert told["champion"]["figures"]["accuracy"]["value"] == 1.0
     assert told["challenger"]["figures"]["accuracy"]["value"] == 1.0
     assert told["challenger"]["positives"] == 1

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from leadml_pipelines.features.catalogue import catalogue
@@ -22,6 +23,7 @@ _NUMBERS: dict[str, tuple[float, ...]] = {
     "points": (0.0, 1.0, 82.4),
     "currency": (0.0, 40.5, 25_000.0),
     "currency per year": (0.0, 1210.4),
+    "events per day": (0.0, 1 / 90, 3 / 90, 0.4, 1.0, 3.4),
     "hour": (0, 14),
     "day": (1, 7),
     "years": (1, 47),
@@ -59,10 +61,39 @@ def spoken() -> Iterator[tuple[Feature, Value, str]]:
             yield feature, value, sentence(feature, value, raises=raises, outcome="the chance")
 
 
+NEW, GROWN = 5 / 1440, 23.0
+"""Ages in days: five minutes, and some weeks."""
+
+
+def spoken_at(age_days: float) -> Iterator[tuple[Feature, Value, str]]:
+    """Every lead feature of which one speaks otherwise at that age, with sentences about it."""
+    for feature in catalogue().features("lead"):
+        for number, value in enumerate(islice(samples(feature), 4)):
+            raises = number % 2 == 0
+            said, plain = (
+                sentence(feature, value, raises=raises, outcome="the chance", age_days=age)
+                for age in (age_days, None)
+            )
+            if said != plain:
+                yield feature, value, said
+
+
 def page() -> str:
-    """All sentences, by feature."""
+    """All sentences, by feature; then those about a new lead, and about one of some weeks."""
+    return "".join(
+        (
+            _by_feature(spoken()),
+            "\n\nof a lead that came 5 minutes ago\n\n",
+            _by_feature(spoken_at(NEW)),
+            "\n\nof a lead that came 23 days ago\n\n",
+            _by_feature(spoken_at(GROWN)),
+        )
+    )
+
+
+def _by_feature(said: Iterator[tuple[Feature, Value, str]]) -> str:
     lines, last = [], ""
-    for feature, _, text in spoken():
+    for feature, _, text in said:
         if feature.name != last:
             last = feature.name
             lines += ["", last]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from leadml_pipelines.features.catalogue import catalogue
 from leadml_pipelines.features.functions import Count, Diversity, Ratio, Recency, Total, Trend
 from leadml_pipelines.features.phrase import Phrase, PhraseError
-from leadml_pipelines.features.phrases import derived_phrase, phrase_of, sentence, spoken
+from leadml_pipelines.features.phrases import at_age, derived_phrase, phrase_of, sentence, spoken
 from leadml_pipelines.features.view import Feature, Value
 from leadml_pipelines_tests.features import sentences
 
@@ -54,6 +54,21 @@ def test_sentences_of_all_lead_features_keep_to_the_grammar() -> None:
     for feature, value, text in sentences.spoken():
         check_grammar(text)
         check_verb(phrase_of(feature), value, text)
+    for age_days in (sentences.NEW, sentences.GROWN):
+        for feature, value, text in sentences.spoken_at(age_days):
+            check_grammar(text)
+            check_verb(at_age(phrase_of(feature), age_days), value, text)
+
+
+def test_no_window_is_longer_than_the_age_of_the_lead() -> None:
+    for age_days in (sentences.NEW, sentences.GROWN):
+        for feature in LEAD:
+            for value in sentences.samples(feature):
+                text = sentence(feature, value, raises=True, outcome="the risk", age_days=age_days)
+                days = [int(found) for found in re.findall(r"the last (\d+) days?\b", text)]
+                # A pace over two windows is spoken of from the age of the shorter one on.
+                assert not days or min(days) <= age_days, text
+                assert "in the last day" not in text or age_days >= 1, text
 
 
 def test_a_number_is_said_with_its_unit() -> None:
@@ -70,7 +85,8 @@ def test_the_sentences_are_those_that_were_read_by_people() -> None:
 
 
 def test_every_lead_feature_is_in_the_snapshot() -> None:
-    names = re.findall(r"^(\w+)$", sentences.SNAPSHOT.read_text(encoding="utf-8"), re.MULTILINE)
+    page = sentences.SNAPSHOT.read_text(encoding="utf-8").partition("\n\n\n")[0]
+    names = re.findall(r"^(\w+)$", page, re.MULTILINE)
     assert names == [feature.name for feature in LEAD]
 
 
@@ -113,7 +129,7 @@ def test_what_is_no_number_is_spoken_of_as_missing(value: float | None) -> None:
         ("quote_request_count_30d", 3, "3 quote requests in the last 30 days lower the chance."),
         ("quote_request_count_30d", 1, "1 quote request in the last 30 days lowers the chance."),
         ("quote_request_count_30d", 0, "No quote request in the last 30 days lowers the chance."),
-        ("quality_score", 82.0, "The quality score of 82 points lowers the chance."),
+        ("quality_score", 82.0, "The CRM's own quality mark of 82 points lowers the chance."),
         ("source", "referral", "The lead came through a referral, which lowers the chance."),
         ("is_open", False, "The lead is not open, which lowers the chance."),
         ("created_weekday", 6, "The lead came on a Saturday, which lowers the chance."),

@@ -248,15 +248,41 @@ def test_opportunities_begin_with_the_most_probable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("objective", "levels", "text"),
+    ("objective", "is_risk", "text"),
     [
-        ("regression", None, "the score"),
-        ("classification", None, "the chance"),
-        ("classification", (0.2, 0.4, 0.6), "the risk"),
+        ("regression", False, "the score"),
+        ("classification", False, "the chance"),
+        ("classification", True, "the risk"),
     ],
 )
-def test_sentences_name_what_is_predicted(objective: str, levels: Any, text: str) -> None:
-    assert outcome(objective, levels) == text
+def test_sentences_name_what_is_predicted(objective: str, is_risk: bool, text: str) -> None:
+    assert outcome(objective, is_risk=is_risk) == text
+
+
+def test_of_a_new_lead_nobody_says_what_it_did_in_90_days() -> None:
+    columns = (
+        Column("lead_age_days", "double"),
+        Column("inbound_daily_rate_90d", "double"),
+        Column("silence_share", "double"),
+    )
+    explainer = Explainer(Encoder(columns, {}), "the chance")
+
+    def said(age_days: float, rate: float, share: float) -> list[str]:
+        values = np.array([age_days, rate, share])
+        return [f.sentence for f in explainer.factors(values, np.array([0.0, -0.4, 0.2]), 5)]
+
+    assert said(5 / 1440, 0.0, 1.0) == [
+        "No sign of life since the lead came lowers the chance.",
+        "No sign of life in the 5 minutes since the lead came raises the chance.",
+    ]
+    assert said(200.0, 3 / 90, 0.087) == [
+        "An average of 3 events in 90 days from the lead lowers the chance.",
+        "No sign of life for 17 days of the 200 days since the lead came raises the chance.",
+    ]
+    assert said(np.nan, 0.0, 0.5) == [
+        "No sign of life in the last 90 days lowers the chance.",
+        "Silence over the last 50% of the time since the lead came raises the chance.",
+    ]
 
 
 def test_many_rows_get_the_same_raw_scores_as_each_alone(

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from leadml_pipelines.learning.encoding import Column
-from leadml_pipelines.learning.spec import Companion, Cost, SpecError, age_text
+from leadml_pipelines.learning.explain import risk_level
+from leadml_pipelines.learning.spec import Companion, Cost, Group, SpecError, age_text
 from leadml_pipelines.learning.specs import SPECS, specs
 from leadml_pipelines.learning.training_set import assemble
 from leadml_pipelines.settings import ModelOverrides, Settings
@@ -114,3 +115,43 @@ def test_a_horizon_is_told_in_days_and_an_age_in_hours() -> None:
     assert duration_text(timedelta(hours=168)) == "7d"
     assert age_text(timedelta(days=7)) == "168h"
     assert age_text(timedelta(minutes=90)) == "90m"
+
+
+def test_a_group_takes_from_the_model_what_it_does_not_say() -> None:
+    spec = spec_for(
+        cost=Cost(miss=3.0),
+        risk_levels=(0.2, 0.4, 0.6),
+        slice_floor=0.55,
+        group_by="source",
+        slices=("source",),
+        groups=(Group(word="web", cost=Cost(miss=9.0), slice_floor=0.0),),
+    )
+    web, other = spec.group_of("web"), spec.group_of("partner")
+    assert (web.cost, web.risk_levels, web.slice_floor) == (Cost(miss=9.0), (0.2, 0.4, 0.6), 0.0)
+    assert (other.cost, other.slice_floor) == (Cost(miss=3.0), 0.55)
+
+
+def test_a_customer_with_three_times_the_usual_chance_to_cancel_is_not_at_low_risk() -> None:
+    levels = SPECS["churn"].group_of("customer").risk_levels
+    assert levels is not None
+    # Of 100 customers 5 cancel in 60 days (docs/measurements.md).
+    assert risk_level(0.15, levels) == "high"
+    assert risk_level(0.15, SPECS["churn"].group_of("open").risk_levels or ()) == "low"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"group_by": ""}, "groups and group_by go together"),
+        ({"groups": ()}, "groups and group_by go together"),
+        ({"slices": ("state",)}, "source is not among the slices"),
+        ({"groups": (Group(word="web"), Group(word="web"))}, "two groups have the same word"),
+        ({"groups": (Group(word="web", cost=Cost(miss=0.0)),)}, "a cost is not over 0"),
+        ({"groups": (Group(word="web", risk_levels=(0.5, 0.4, 0.6)),)}, "they must rise"),
+        ({"objective": "regression", "metric": "gini"}, "only a classification has"),
+    ],
+)
+def test_groups_that_contradict_themselves_are_refused(changes: Any, said: str) -> None:
+    given = {"groups": (Group(word="web"),), "group_by": "source", "slices": ("source",)}
+    with pytest.raises(SpecError, match=said):
+        replace(spec_for(), **{**given, **changes})

@@ -32,6 +32,7 @@ def make_model(
     population: str = "",
     seed: int = 0,
     risk_levels: tuple[float, float, float] | None = None,
+    groups: Mapping[str, tuple[float, tuple[float, float, float] | None]] | None = None,
     companions: Mapping[str, tuple[str, ...]] | None = None,
     more: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
@@ -45,6 +46,8 @@ def make_model(
         population: Condition over features.
         seed: Of rows and labels.
         risk_levels: From which chances a risk is medium, high, critical.
+        groups: By stage of the lead, threshold and risk levels of its own; None for a manifest
+            from before there were groups.
         companions: Words by what their chances are shown as, `urgency` or `cross_sell`.
         more: Further files to write.
     """
@@ -76,6 +79,7 @@ def make_model(
         "population": population,
         "threshold": 0.5,
         "risk_levels": risk_levels,
+        **_groups(groups),
         "factors": 5,
         "members": [{"kind": "trees", "file": "model.ubj", "weight": 1.0, "shift": 0.0}],
         "companions": [
@@ -123,6 +127,18 @@ def make_model(
         "traffic_share": 1.0,
         "metrics": {},
         "trained_at": "2026-11-01T00:00:00+00:00",
+    }
+
+
+def _groups(groups: Mapping[str, Any] | None) -> dict[str, Any]:
+    if groups is None:
+        return {}
+    return {
+        "group_by": "stage",
+        "groups": [
+            {"word": word, "threshold": threshold, "risk_levels": levels}
+            for word, (threshold, levels) in groups.items()
+        ],
     }
 
 

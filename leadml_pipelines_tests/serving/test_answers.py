@@ -44,6 +44,24 @@ def test_any_model_with_risk_levels_tells_the_risk(tmp_path: Path) -> None:
         assert "dimensions" not in answer
 
 
+def test_a_group_is_answered_by_its_own_threshold_and_risk_levels(tmp_path: Path) -> None:
+    model, rows = loaded(
+        tmp_path,
+        "renewal",
+        risk_levels=(0.997, 0.998, 0.999),
+        groups={"customer": (0.1, (0.01, 0.02, 0.03))},
+    )
+    at = model.features.index("stage")
+    words = [model.encoder.vocabularies["stage"][int(c)] if c >= 0 else None for c in rows[:, at]]
+    assert {"customer", "open", None} <= set(words)
+    for word, answer in zip(words, explained(model, rows), strict=True):
+        is_customer = word == "customer"
+        assert answer.get("group") == ("customer" if is_customer else None)
+        assert answer["threshold"] == (0.1 if is_customer else 0.5)
+        assert answer["prediction"] == int(answer["probability"] >= answer["threshold"])
+        assert answer["risk_level"] == ("critical" if is_customer else "low")
+
+
 def test_any_classifier_without_them_tells_the_chance(tmp_path: Path) -> None:
     model, rows = loaded(tmp_path, "renewal")
     for answer in explained(model, rows):

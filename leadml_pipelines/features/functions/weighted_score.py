@@ -90,6 +90,7 @@ class WeightedScore(FeatureFunction):
         parts: Whose weights add up to 100.
         views: The views that hold the features of the parts.
         when: A feature that must be there; where it is missing, so is the score.
+        label: What people call it; empty for its name.
     """
 
     unit = "points"
@@ -99,6 +100,7 @@ class WeightedScore(FeatureFunction):
     parts: tuple[Part, ...]
     views: tuple[str, ...] = ()
     when: str = ""
+    label: str = ""
 
     def __post_init__(self) -> None:
         """Refuse weights that do not add up."""
@@ -121,8 +123,8 @@ class WeightedScore(FeatureFunction):
     @property
     def derived_phrase(self) -> Phrase:
         """`The quality score of 82 points`."""
-        label = (self.name or self.derived_name).replace("_", " ")
-        return Phrase(f"The {label} of {SLOT}", missing=f"There is no {label} yet")
+        label = self.label or (self.name or self.derived_name).replace("_", " ")
+        return Phrase(f"The {label} of {SLOT}", missing=f"The {label} is not known yet")
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ SOURCE = (
 SCORES = (
     WeightedScore(
         name="quality_score",
+        # The answer of a lead score has a quality_score too, and that is another figure.
+        label="CRM's own quality mark",
         description="How promising the facts about the lead are, before it has done anything.",
         dimension="fit",
         when="lead_age_days",
@@ -86,17 +88,20 @@ _OTHERS = (
             "Pace of the lead's acts in the last 7 days over that of the last 30, smoothed; "
             "1 is steady.", "urgency",
             phrase=Phrase("The lead's pace in the last 7 days, {value} that of the last 30,",
-                          missing="The lead's pace is not known")),
+                          missing="The lead's pace is not known",
+                          young="The lead is too new to have changed its pace")),
     Feature("inbound_pace_ratio_30d_90d", "double", "ratio", 0, 3, 1.0,
             "Pace of the lead's acts in the last 30 days over that of the last 90, smoothed; "
             "1 is steady.", "engagement",
             phrase=Phrase("The lead's pace in the last 30 days, {value} that of the last 90,",
-                          missing="The lead's pace is not known")),
+                          missing="The lead's pace is not known",
+                          young="The lead is too new to have changed its pace")),
     Feature("outbound_pace_ratio_7d_30d", "double", "ratio", 0, 30 / 7, 1.0,
             "Pace of our attempts in the last 7 days over that of the last 30, smoothed; "
             "1 is steady.", "relationship",
             phrase=Phrase("Our pace of attempts in the last 7 days, {value} that of the last 30,",
-                          missing="Our pace of attempts is not known")),
+                          missing="Our pace of attempts is not known",
+                          young="The lead is too new for our pace of attempts to have changed")),
     Feature("inbound_outbound_ratio_30d", "double", "ratio", 0, None, 1.0,
             "Acts of the lead per attempt of ours in the last 30 days, smoothed by one of each.",
             "engagement",
@@ -106,7 +111,7 @@ _OTHERS = (
     Feature("inbound_daily_rate_90d", "double", "events per day", 0, None, 0.0,
             "Acts of the lead per day of the last 90, or of its life when that is shorter.",
             "engagement",
-            phrase=Phrase("An average of {value} from the lead in the last 90 days",
+            phrase=Phrase("An average of {value} from the lead",
                           none="No sign of life in the last 90 days",
                           missing="The lead's activity in the last 90 days is not known")),
     Feature("silence_share", "double", "share", 0, 1, None,
@@ -114,6 +119,9 @@ _OTHERS = (
             "1 when it never did anything.", "urgency",
             phrase=Phrase("Silence over the last {value} of the time since the lead came",
                           none="A sign of life at this moment",
+                          share_of_life=("No sign of life for {value} of the {age} since "
+                                         "the lead came",
+                                         "No sign of life in the {age} since the lead came"),
                           missing="It is not known when the lead came")),
     Feature("requested_amount_income_ratio", "double", "ratio", 0, None, None,
             "Requested amount over a typical yearly income of the lead's band.", "value",

@@ -21,7 +21,7 @@ from leadml_pipelines.learning.evaluation.linear_baseline import linear_predicti
 from leadml_pipelines.learning.evaluation.weighted import Scored
 from leadml_pipelines.learning.spec import ModelSpec
 from leadml_pipelines.learning.split import LEAST_OF_A_CLASS, LEAST_ROWS, TooLittleDataError
-from leadml_pipelines.learning.training.threshold import ideal_threshold
+from leadml_pipelines.learning.training.threshold import row_costs
 from leadml_pipelines.learning.training.train import TrainedModel, train
 from leadml_pipelines.learning.training_set import TrainingSet
 from leadml_pipelines.times import duration_text
@@ -193,12 +193,15 @@ def _at(
         return replace(cut, skipped=str(error))
     tell(1, 1, f"examining {len(period):,} later rows")
     model = trained.load()
+    matrix = model.encoder.encode(period)
+    miss, false_alarm = row_costs(spec, period)
+    rule = np.full(len(period), RULE_THRESHOLD)
     answers = {
-        "model": (model.predict(model.encoder.encode(period)).values, model.threshold),
-        "heuristic": (heuristic_values(spec, trained.train, period, seed=seed), RULE_THRESHOLD),
+        "model": (model.predict(matrix).values, model.thresholds(matrix)),
+        "heuristic": (heuristic_values(spec, trained.train, period, seed=seed), rule),
         "logistic": (
             linear_predictions(spec, model.encoder, trained.train, period, seed=seed),
-            ideal_threshold(spec.cost),
+            false_alarm / (miss + false_alarm),
         ),
     }
     draws = draw(period["entity_id"].to_numpy(), seed=seed, resamples=resamples)

@@ -16,6 +16,7 @@ from typing import Any
 from leadml_pipelines.learning.evaluation.ages import BAND_NAMES, LEAD_AGE
 from leadml_pipelines.learning.evaluation.baselines import RULE_THRESHOLD
 from leadml_pipelines.learning.evaluation.gate import Decision
+from leadml_pipelines.learning.evaluation.groups import groups_text
 from leadml_pipelines.learning.evaluation.metric_names import METRIC_NAMES, metric_text, range_text
 from leadml_pipelines.learning.evaluation.plots import draw_curves, draw_shap, words
 from leadml_pipelines.learning.evaluation.shap_summary import ShapSummary
@@ -128,15 +129,19 @@ def _sections(
     spec = facts.spec
     verdict = "passed its gate" if decision.passed else "**rejected by its gate**"
     yield f"# Model card: {words(spec.name)}"
+    whom = spec.population_text or f"each {spec.entity} with `{spec.population}`"
     yield (
         f"{spec.description} Trained {facts.trained_at:%Y-%m-%d %H:%M} UTC; {verdict}."
-        f"\n\nFor each {spec.entity} with `{spec.population}`; it looks "
-        f"{_span(spec.horizon)} ahead. Anybody else is outside of what it was examined on."
+        f"\n\nFor {whom}; it looks {_span(spec.horizon)} ahead. Anybody else is outside of what it "
+        "was examined on."
     )
     yield "## Gate\n\n" + "\n".join(f"- {_sentence(reason)}" for reason in decision.reasons)
     yield "## Data\n\n" + _data(facts)
     yield "## Figures on the newest rows\n\n" + _figures(facts, evaluation, names)
     yield f"![Curves on the newest rows]({CURVES_FILE})"
+    if spec.groups:
+        by = words(spec.group_by)
+        yield f"## By {by}\n\n{groups_text(spec, evaluation)}"
     if classes:
         yield "## Calibration and threshold\n\n" + _threshold(facts, evaluation)
     yield "## Where it is weakest\n\n" + _weakest(facts, evaluation)
@@ -245,10 +250,10 @@ def _threshold(facts: CardFacts, evaluation: Mapping[str, Any]) -> str:
         f"A chance is off by {off['error']:.3f} on average; sound chances on as many leads would "
         f"stay under {off['by_chance']:.3f} in 95 of 100 cases.{how}\n\n"
         f"{_totals(facts, off)}"
-        f"The prediction is yes from a chance of {found['value']:.3f}, chosen on the validation "
-        f"part: a missed positive costs {spec.cost.miss:g}, a false alarm "
-        f"{spec.cost.false_alarm:g}. On these rows {found['share_of_yes']:.1%} get a yes, at a "
-        f"cost of {found['cost']:.4f} per row; a threshold of 0.5 would cost "
+        f"The prediction is yes from a chance of {found['value']:.3f}{_thresholds(facts)}, chosen "
+        f"on the validation part: a missed positive costs {spec.cost.miss:g}, a false alarm "
+        f"{spec.cost.false_alarm:g}{_costs(spec)}. On these rows {found['share_of_yes']:.1%} "
+        f"get a yes, at a cost of {found['cost']:.4f} per row; a threshold of 0.5 would cost "
         f"{found['cost_at_half']:.4f}, always yes {found['cost_of_always']:.4f}, always no "
         f"{found['cost_of_never']:.4f}."
     )
@@ -270,6 +275,22 @@ def _totals(facts: CardFacts, off: Mapping[str, Any]) -> str:
             f"{found['value']:.2f} of them ({found['low']:.2f} to {found['high']:.2f})."
         )
     return " ".join(lines) + "\n\n" if lines else ""
+
+
+def _thresholds(facts: CardFacts) -> str:
+    """The thresholds of groups, behind that of all others."""
+    seen = facts.validation.get("threshold", {}).get("groups", {})
+    by = words(facts.spec.group_by)
+    return "".join(f" ({found['value']:.3f} where {by} is {word})" for word, found in seen.items())
+
+
+def _costs(spec: ModelSpec) -> str:
+    by = words(spec.group_by)
+    return "".join(
+        f" ({group.cost.miss:g} and {group.cost.false_alarm:g} where {by} is {group.word})"
+        for group in spec.groups
+        if group.cost is not None
+    )
 
 
 def _weakest(facts: CardFacts, evaluation: Mapping[str, Any]) -> str:
@@ -359,6 +380,7 @@ def _reproduce(facts: CardFacts) -> str:
         if isinstance(value, int | float | str)
     )
     return (
+        f"Scored is each {facts.spec.entity} with `{facts.spec.population or 'True'}`. "
         f"Training set `{facts.training_set_hash[:16]}`, declaration `{facts.spec.hash[:16]}`, "
         f"seed {facts.seed}: the same model, bit for bit. "
         f"Learner `{facts.spec.learner}` with {params}. {versions}."

@@ -23,7 +23,7 @@ def evaluate(
     values: Values,
     moments: pd.Series | None = None,
     *,
-    threshold: float = 0.5,
+    threshold: float | Values = 0.5,
 ) -> dict[str, Any]:
     """Metrics of predictions.
 
@@ -32,7 +32,8 @@ def evaluate(
         labels: float64[n], what happened.
         values: float64[n], probabilities or expected values.
         moments: The `moment` of each row; when some are ages, `by_age` has the metrics at each.
-        threshold: Probability from which the prediction is yes; for accuracy, precision, recall.
+        threshold: Probability from which the prediction is yes, one or float64[n]; for accuracy,
+            precision, recall.
 
     Returns:
         Plain numbers, fit for JSON. Classification: `roc_auc`, `average_precision`, `log_loss`,
@@ -44,12 +45,13 @@ def evaluate(
         would hold; `rows` and `positives`. A metric that is undefined (one class only, nothing
         predicted) is absent.
     """
-    metrics: dict[str, Any] = _metrics(spec, labels, values, threshold)
+    thresholds = np.broadcast_to(threshold, len(labels))
+    metrics: dict[str, Any] = _metrics(spec, labels, values, thresholds)
     if moments is not None:
         names = [name for name in moments.unique() if name != CALENDAR]
         if names:
             metrics["by_age"] = {
-                name: _metrics(spec, labels[rows], values[rows], threshold)
+                name: _metrics(spec, labels[rows], values[rows], thresholds[rows])
                 for name in names
                 if (rows := (moments == name).to_numpy(bool)).any()
             }
@@ -57,7 +59,7 @@ def evaluate(
 
 
 def _metrics(
-    spec: ModelSpec, labels: Values, values: Values, threshold: float
+    spec: ModelSpec, labels: Values, values: Values, threshold: Values
 ) -> dict[str, float | int]:
     found: dict[str, float | int] = dict(Scored(spec.objective, labels, values, threshold).plain())
     if len(labels):

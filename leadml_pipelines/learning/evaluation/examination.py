@@ -16,6 +16,7 @@ from leadml_pipelines.learning.evaluation.card import CardFacts, make_card
 from leadml_pipelines.learning.evaluation.curves import curves
 from leadml_pipelines.learning.evaluation.evaluate import evaluate
 from leadml_pipelines.learning.evaluation.gate import Decision, decide
+from leadml_pipelines.learning.evaluation.groups import measure_groups
 from leadml_pipelines.learning.evaluation.intervals import (
     RESAMPLES,
     Measured,
@@ -32,7 +33,7 @@ from leadml_pipelines.learning.evaluation.totals import total_said
 from leadml_pipelines.learning.evaluation.weighted import Scored
 from leadml_pipelines.learning.spec import ModelSpec
 from leadml_pipelines.learning.spine import CALENDAR
-from leadml_pipelines.learning.training.threshold import ideal_threshold
+from leadml_pipelines.learning.training.threshold import row_costs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,24 +142,26 @@ def examine(
     labels = test["label"].to_numpy(np.float64)
     matrix = model.encoder.encode(test)
     values = model.predict(matrix).values
+    thresholds = model.thresholds(matrix)
+    miss, false_alarm = row_costs(spec, test)
+    # As `ideal_threshold`, row by row: groups have costs of their own.
+    fair = false_alarm / (miss + false_alarm)
     rule = heuristic_values(spec, train, test, seed=trained.seed)
-    others: dict[str, tuple[Values, float]] = {
-        "heuristic": (rule, RULE_THRESHOLD),
-        "logistic": (
-            linear_predictions(spec, model.encoder, train, test, seed=trained.seed),
-            ideal_threshold(spec.cost),
-        ),
+    rule_thresholds = np.full(len(test), RULE_THRESHOLD)
+    others: dict[str, tuple[Values, Values]] = {
+        "heuristic": (rule, rule_thresholds),
+        "logistic": (linear_predictions(spec, model.encoder, train, test, seed=trained.seed), fair),
     }
     if spec.objective == "classification":
         rate = np.full(len(test), float(train["label"].mean()))
-        others["base_rate"] = (rate, RULE_THRESHOLD)
+        others["base_rate"] = (rate, rule_thresholds)
     notes = list(remarks)
     for who, former in (("champion", champion), ("anchor", anchor)):
         if former is None:
             continue
         try:
-            answer = former.predict(former.encoder.encode(test)).values
-            others[who] = (answer, former.threshold)
+            its = former.encoder.encode(test)
+            others[who] = (former.predict(its).values, former.thresholds(its))
         except KeyError as error:
             # A champion that can't be measured must not keep every successor out.
             name = compared_with if who == "champion" and compared_with else former.model_id
@@ -167,7 +170,7 @@ def examine(
     draws = draw(test["entity_id"].to_numpy(), seed=trained.seed, resamples=resamples)
     scored = {
         who: Scored(spec.objective, labels, of, threshold)
-        for who, (of, threshold) in {"model": (values, model.threshold), **others}.items()
+        for who, (of, threshold) in {"model": (values, thresholds), **others}.items()
     }
     measured = {who: measure(one, draws) for who, one in scored.items()}
     slices = measure_slices(
@@ -176,7 +179,7 @@ def examine(
         labels,
         values,
         draws,
-        threshold=model.threshold,
+        threshold=thresholds,
         rule=rule,
     )
     summary = shap_summary(model, matrix, seed=trained.seed)
@@ -193,7 +196,10 @@ def examine(
         "worst_slice": asdict(slices[0]) if slices else None,
         "reliability": reliability(labels, values, draws.codes),
         "calibration": _calibration(spec, measured["model"], labels, values, draws, trained),
-        "threshold": _threshold(spec, labels, values, model.threshold, draws),
+        "threshold": _threshold(
+            spec, labels, values, thresholds, (miss, false_alarm), model, draws
+        ),
+        "groups": measure_groups(spec, test, labels, values, thresholds, draws),
         "curves": curves(
             spec,
             labels,
@@ -205,7 +211,7 @@ def examine(
         "leads": int(draws.counts.shape[1]),
     }
     moments = test.get("moment")
-    metrics = evaluate(spec, labels, values, moments, threshold=model.threshold)
+    metrics = evaluate(spec, labels, values, moments, threshold=thresholds)
     decision = decide(spec, evaluation, notes)
     return Examination(
         metrics=metrics,
@@ -271,25 +277,30 @@ def _calibration(
 
 
 def _threshold(
-    spec: ModelSpec, labels: Values, values: Values, threshold: float, draws: Resamples
+    spec: ModelSpec,
+    labels: Values,
+    values: Values,
+    thresholds: Values,
+    costs: tuple[Values, Values],
+    model: LoadedModel,
+    draws: Resamples,
 ) -> dict[str, Any] | None:
     """What the threshold costs a row on the test rows, beside what else one might do."""
     if spec.objective != "classification":
         return None
-    happened = labels > 0
+    happened, (miss, false_alarm) = labels > 0, costs
 
-    def costs(yes: npt.NDArray[np.bool_]) -> Values:
-        missed, alarmed = happened & ~yes, yes & ~happened
-        return np.asarray(spec.cost.miss * missed + spec.cost.false_alarm * alarmed, np.float64)
+    def cost(yes: npt.NDArray[np.bool_]) -> Values:
+        return np.asarray(miss * (happened & ~yes) + false_alarm * (yes & ~happened), np.float64)
 
     nobody = np.zeros(len(labels), bool)
-    mine, always, never = (costs(yes) for yes in (values >= threshold, ~nobody, nobody))
+    mine, always, never = (cost(yes) for yes in (values >= thresholds, ~nobody, nobody))
     cheaper = min(always, never, key=np.mean)
     return {
-        "value": threshold,
-        "share_of_yes": float((values >= threshold).mean()),
+        "value": model.threshold,
+        "share_of_yes": float((values >= thresholds).mean()),
         "cost": float(mine.mean()),
-        "cost_at_half": float(costs(values >= 0.5).mean()),
+        "cost_at_half": float(cost(values >= 0.5).mean()),
         "cost_of_always": float(always.mean()),
         "cost_of_never": float(never.mean()),
         "over_cheaper": ratio(mine - cheaper, np.ones(len(labels)), draws),

@@ -233,8 +233,13 @@ def _slices(spec: ModelSpec, evaluation: Mapping[str, Any]) -> Iterator[_Judged]
             yield _Judged(True, said)
         return
     yield from _slices_and_heuristic(spec, slices)
-    if spec.slice_floor is not None:
-        yield from _slices_and_floor(spec, slices, spec.slice_floor)
+    own = {group.word: group.slice_floor for group in spec.groups if group.slice_floor is not None}
+    others = [one for one in slices if one.column != spec.group_by or one.word not in own]
+    if spec.slice_floor is not None and others:
+        yield from _slices_and_floor(spec, others, spec.slice_floor)
+    for one in slices:
+        if one.column == spec.group_by and one.word in own:
+            yield _group_and_floor(spec, one, own[one.word])
 
 
 def _slices_and_heuristic(spec: ModelSpec, slices: Sequence[Slice]) -> Iterator[_Judged]:
@@ -280,6 +285,19 @@ def _slices_and_floor(spec: ModelSpec, slices: Sequence[Slice], floor: float) ->
             f"none of {len(slices)} slices is worse than the floor of slices, "
             f"{_text(spec, floor)}, beyond noise",
         )
+
+
+def _group_and_floor(spec: ModelSpec, one: Slice, floor: float) -> _Judged:
+    """A group with a floor of its own is no one of many: its own interval counts."""
+    sign = 1 if spec.higher_is_better else -1
+    passed = sign * one.better_end(spec.higher_is_better) >= sign * floor
+    verdict = "is not worse" if passed else "is worse"
+    return _Judged(
+        passed,
+        f"{METRIC_NAMES[spec.metric]} {_text(spec, one.value)} "
+        f"({range_text(spec.metric, one.low, one.high)}) where {one.column} is {one.word} "
+        f"{verdict} than the floor of this group, {_text(spec, floor)}, beyond noise",
+    )
 
 
 def _side(found: Mapping[str, float], higher_is_better: bool) -> tuple[int, str]:

@@ -87,7 +87,7 @@ def measure_slices(
     values: Values,
     resamples: Resamples,
     *,
-    threshold: float,
+    threshold: float | Values,
     rule: Values,
 ) -> tuple[Slice, ...]:
     """The spec's metric on each slice that is large enough (`LEAST_LEADS`).
@@ -99,7 +99,7 @@ def measure_slices(
         labels: float64[n], what happened.
         values: float64[n], the predictions.
         resamples: Draws of the leads of these rows.
-        threshold: Probability from which the prediction is yes.
+        threshold: Probability from which the prediction is yes; one, or float64[n].
         rule: float64[n], what the rule that the model replaces says.
 
     Returns:
@@ -107,6 +107,7 @@ def measure_slices(
         A small slice with a wide interval is not called the worst because of its noise.
     """
     found: list[Slice] = []
+    thresholds = np.broadcast_to(threshold, len(labels))
     for column in spec.slices:
         words = _words(frame, column)
         if words is None:
@@ -117,7 +118,7 @@ def measure_slices(
                 continue
             mine, theirs = (
                 measure(
-                    Scored(spec.objective, labels[chosen], of[chosen], threshold),
+                    Scored(spec.objective, labels[chosen], of[chosen], thresholds[chosen]),
                     resamples.within(chosen),
                     (spec.metric,),
                 )

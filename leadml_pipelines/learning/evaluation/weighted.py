@@ -60,6 +60,20 @@ class Scored:
             **{f"lift_{s}": partial(_lift, share) for s, share in TOP_SHARES.items()},
         }
 
+    @classmethod
+    def answered(
+        cls, objective: str, labels: Values, values: Values, predictions: Values
+    ) -> Scored:
+        """The same by the answers that were given, whatever the threshold was that gave them.
+
+        Args:
+            objective: `classification` or `regression`.
+            labels: float64[n], what happened.
+            values: float64[n], probabilities or expected values.
+            predictions: float64[n], of a classifier 1 or 0.
+        """
+        return cls(objective, labels, values, np.where(predictions > 0, -np.inf, np.inf))
+
     def measure(self, weights: Values, only: Collection[str] | None = None) -> dict[str, Values]:
         """Every metric under every weighting.
 

@@ -34,7 +34,6 @@ def compare(
     rows: pd.DataFrame,
     counts: Mapping[str, tuple[int, int]],
     data_end: datetime,
-    thresholds: Mapping[str, float],
     not_comparable: Mapping[str, str],
     *,
     seed: int = 7,
@@ -46,7 +45,6 @@ def compare(
         rows: The columns of `leadml.predictions`, of one experiment, and `label`.
         counts: Predictions and entities of each role.
         data_end: Up to when outcomes are known.
-        thresholds: Of each model id.
         not_comparable: Of model ids, why they are not to be judged by these labels.
         seed: Of the draws.
     """
@@ -57,7 +55,7 @@ def compare(
         for of in (rows, counted[counted["label"].notna()])
     )
     known = {role: known.get(role, its[:0]) for role, its in sides.items()}
-    posterior = posterior_of(spec, known, thresholds, seed)
+    posterior = posterior_of(spec, known, seed)
     arms = {
         role: _arm(role, sides[role], its, counts, posterior.figures(role))
         for role, its in known.items()

@@ -26,10 +26,6 @@ class Record(Protocol):
     def model_id(self) -> str:
         """Its id."""
 
-    @property
-    def threshold(self) -> float | None:
-        """Probability from which it says yes; None of a regression."""
-
 
 class Registry(Protocol):
     """Who knows the models."""
@@ -70,22 +66,12 @@ def challenger_of(
     return specs[name], challenger.model_id
 
 
-def thresholds_of(registry: Registry, name: str) -> dict[str, float]:
-    """The probability from which each version of a model says yes, by model id."""
-    return {
-        record.model_id: record.threshold
-        for record in registry.models(name)
-        if record.threshold is not None
-    }
-
-
 def examine_experiment(
     url: str,
     spec: ModelSpec,
     experiment: str,
     engine: Engine,
     data_end: datetime,
-    thresholds: Mapping[str, float],
     not_comparable: Mapping[str, str],
     *,
     seed: int = 7,
@@ -98,7 +84,6 @@ def examine_experiment(
         experiment: The challenger's model id.
         engine: Has the tables that the label reads.
         data_end: Up to when these tables tell what happened.
-        thresholds: Of each model id, the probability from which it says yes; 0.5 if not given.
         not_comparable: Of model ids, why they are not to be judged by today's label (see
             `questions.other_questions`).
         seed: Of the draws.
@@ -109,4 +94,4 @@ def examine_experiment(
     rows = logged_predictions(url, spec.name, experiment=experiment, first_of_day=True)
     told = with_outcomes(rows, spec, engine, data_end)
     counts = count_predictions(url, spec.name, experiment)
-    return compare(spec, told, counts, data_end, thresholds, not_comparable, seed=seed)
+    return compare(spec, told, counts, data_end, not_comparable, seed=seed)

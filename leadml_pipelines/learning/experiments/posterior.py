@@ -88,7 +88,6 @@ class Posterior:
 def posterior_of(
     spec: ModelSpec,
     known: Mapping[str, pd.DataFrame],
-    thresholds: Mapping[str, float],
     seed: int,
 ) -> Posterior:
     """The posterior of both sides.
@@ -97,7 +96,6 @@ def posterior_of(
         spec: Declares the model.
         known: Of each role the rows whose label is known: the columns of `leadml.predictions`, and
             `label`.
-        thresholds: Of each model id, the probability from which it says yes; 0.5 if not given.
         seed: Of the draws.
     """
     sides = {role: its for role, its in known.items() if len(its)}
@@ -105,10 +103,10 @@ def posterior_of(
     codes = {name: at for at, name in enumerate(names)}
     scored, labels, weights, places = {}, {}, {}, {}
     for role, its in sides.items():
-        threshold = its["model_id"].map(lambda of: thresholds.get(of, 0.5)).to_numpy(np.float64)
         labels[role] = its["label"].to_numpy(np.float64)
         values = its["value"].to_numpy(np.float64)
-        scored[role] = Scored(spec.objective, labels[role], values, threshold)
+        given = its["prediction"].to_numpy(np.float64)
+        scored[role] = Scored.answered(spec.objective, labels[role], values, given)
         share = its["traffic_share"].to_numpy(np.float64)
         weights[role] = 1 / (share if role == "challenger" else 1 - share)
         places[role] = its["entity_id"].map(codes).to_numpy(np.intp)

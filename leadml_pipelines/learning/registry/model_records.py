@@ -38,12 +38,13 @@ class ModelRecord:
         status: candidate, rejected, champion, challenger, previous, retired or pruned.
         description: One sentence.
         objective: classification or regression.
-        threshold: Probability from which the prediction is yes; None for a regression.
+        threshold: Probability from which the prediction is yes, of all who are in no group; None
+            for a regression.
         horizon: How far it looks ahead.
         signature: Name and type of each feature, in the order of its rows.
         spec_hash: Hash of its declaration.
         training_set_hash: Hash of its rows.
-        code_version: Version of LeadML that trained it.
+        code_version: The code of LeadML that trained it (see `code_version`).
         package_versions: Versions of the packages that did.
         params: Parameters of the learner.
         tuning: What the search saw.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from leadml_pipelines.learning.registry.artifacts import write_artifact
+from leadml_pipelines.learning.registry.code_version import code_version
 from leadml_pipelines.learning.registry.model_records import insert_record, json_ready
 from leadml_pipelines.learning.registry.store_contract import ArtifactStore
 from leadml_pipelines.times import require_utc
@@ -53,7 +54,7 @@ def store_trained(
         "objective": spec.objective,
         "spec_hash": spec.hash,
         "training_set_hash": trained.training_set_hash,
-        "code_version": metadata.version("leadml"),
+        "code_version": code_version(),
         "package_versions": {name: metadata.version(name) for name in _PACKAGES},
         "params": trained.params,
         "tuning": trained.tuning,

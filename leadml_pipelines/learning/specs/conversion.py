@@ -9,6 +9,7 @@ SPEC = ModelSpec(
     description="Chance that an open lead binds a policy within the horizon.",
     candidates="open",
     population="is_open",
+    population_text="each open lead",
     label="""
         SELECT m.row_id, count(p.policy_id) > 0 AS label
         FROM moments m

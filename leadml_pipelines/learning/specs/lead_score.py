@@ -9,6 +9,7 @@ SPEC = ModelSpec(
     description="Expected premium of an open lead within the horizon, shown as 0-100 by rank.",
     candidates="open",
     population="is_open",
+    population_text="each open lead",
     label="""
         SELECT m.row_id, coalesce(sum(p.annual_premium), 0) AS label
         FROM moments m

@@ -11,7 +11,7 @@ clock or was taken up after an interruption.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -21,17 +21,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from leadml_pipelines.learning.encoding import Encoder, to_document
+from leadml_pipelines.learning.encoding import CATEGORY, Encoder, to_document
+from leadml_pipelines.learning.groups import codes_of
 from leadml_pipelines.learning.model import MODEL_FILE, REST_FILE, LoadedModel
-from leadml_pipelines.learning.spec import ModelSpec
+from leadml_pipelines.learning.spec import ModelSpec, SpecError
 from leadml_pipelines.learning.split import Fold, folds, order_of, train_test
 from leadml_pipelines.learning.training.blend import choose_weights
 from leadml_pipelines.learning.training.calibration import Calibration, fit_calibration
 from leadml_pipelines.learning.training.companions import fit_companion
 from leadml_pipelines.learning.training.linear import fit_linear
 from leadml_pipelines.learning.training.rows import RowNumbers, Rows, Vector
-from leadml_pipelines.learning.training.threshold import best_threshold, ideal_threshold
+from leadml_pipelines.learning.training.threshold import (
+    best_threshold,
+    group_thresholds,
+    ideal_threshold,
+)
 from leadml_pipelines.learning.training.trees import (
     ROUNDS_UNSTOPPED,
     base_params,
@@ -126,10 +132,16 @@ def train(
         journal: File in which optuna's trials are kept, so that an interrupted search goes on.
 
     Raises:
+        SpecError: the groups are by something that is no category among the features.
         TooLittleDataError: the data is too short for the horizon, or one-sided.
     """
     started = time.perf_counter()
     frame = training_set.frame
+    types = {column.name: column.type for column in training_set.features}
+    if spec.group_by and types.get(spec.group_by) != CATEGORY:
+        raise SpecError(
+            f"{spec.name} has groups by {spec.group_by}, which is no category among its features"
+        )
     split = train_test(
         spec, frame, data_start=training_set.data_start, data_end=training_set.data_end
     )
@@ -178,6 +190,15 @@ def train(
         "horizon_seconds": spec.horizon.total_seconds(),
         "threshold": valid.threshold,
         "risk_levels": list(spec.risk_levels) if spec.risk_levels else None,
+        "group_by": spec.group_by or None,
+        "groups": [
+            {"word": group.word, "threshold": threshold, "risk_levels": group.risk_levels}
+            for group, threshold in zip(
+                map(spec.group_of, (group.word for group in spec.groups)),
+                valid.group_thresholds,
+                strict=True,
+            )
+        ],
         "factors": spec.factors,
         "members": members,
         "companions": companions,
@@ -233,6 +254,7 @@ class _Valid:
         calibration: From raw scores to chances or values.
         venn_abers: Content of the intervals; None where there are none.
         threshold: From which chance the answer is yes.
+        group_thresholds: The same of each group, in the order of the spec.
         record: What was seen, JSON-ready.
     """
 
@@ -240,6 +262,7 @@ class _Valid:
     calibration: Calibration
     venn_abers: Mapping[str, Any] | None
     threshold: float
+    group_thresholds: Sequence[float]
     record: Mapping[str, Any]
 
 
@@ -283,8 +306,11 @@ def _validate(
     link = link_of(base)
     if not chosen:
         threshold = ideal_threshold(spec.cost)
+        each = [ideal_threshold(group.cost or spec.cost) for group in spec.groups]
         nothing = {"rows": 0, "reason": "no validation fold"}
-        return _Valid({"trees": 1.0}, Calibration("none", link=link), None, threshold, nothing)
+        return _Valid(
+            {"trees": 1.0}, Calibration("none", link=link), None, threshold, each, nothing
+        )
     raw: dict[str, list[Vector]] = {}
     for number, fold in enumerate(chosen):
         text = f"validation, fold {number + 1} of {len(chosen)}"
@@ -305,10 +331,24 @@ def _validate(
     fitted = fit_calibration(spec.calibration, blended, labels, blocks, groups, link=link)
     record["calibration"] = fitted.record
     if spec.objective != "classification":
-        return _Valid(weights, fitted.calibration, None, 0.0, record)
-    threshold, record["threshold"] = best_threshold(fitted.crossed, labels, spec.cost)
+        return _Valid(weights, fitted.calibration, None, 0.0, (), record)
+    chances, codes = fitted.crossed, _groups(spec, rows, valid)
+    each, apart = group_thresholds(spec.groups, codes, chances, labels, groups, spec.cost)
+    rest = codes < 0
+    if not rest.any():
+        rest[:] = True
+    threshold, seen = best_threshold(chances[rest], labels[rest], spec.cost)
+    record["threshold"] = {**seen, "groups": apart} if apart else seen
     intervals = fit_venn_abers(blended, labels, groups).to_arrays()
-    return _Valid(weights, fitted.calibration, intervals, threshold, record)
+    return _Valid(weights, fitted.calibration, intervals, threshold, each, record)
+
+
+def _groups(spec: ModelSpec, rows: Rows, chosen: RowNumbers) -> npt.NDArray[np.intp]:
+    """The place of each row's group in the spec, -1 where it is in none."""
+    if not spec.groups:
+        return np.full(len(chosen), -1, np.intp)
+    words = [group.word for group in spec.groups]
+    return codes_of(rows.encoder, spec.group_by, words, rows.values[chosen])
 
 
 def _members_on(

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from leadml_pipelines.learning.evaluation.gate import Decision, decide
+from leadml_pipelines.learning.spec import Group
 from leadml_pipelines_tests.learning.frames import spec_for
 
 
@@ -305,3 +306,25 @@ def test_an_undefined_metric_does_not_pass() -> None:
     decision = decide(spec_for(), _evaluation(model={}))
     assert not decision.passed
     assert "roc_auc is undefined" in decision.reasons[0]
+
+
+@pytest.mark.parametrize(("value", "passed"), [(0.59, True), (0.57, False)])
+def test_a_group_is_held_to_its_own_floor(value: float, passed: bool) -> None:
+    spec = spec_for(
+        groups=(Group(word="customer", slice_floor=0.6),),
+        group_by="stage",
+        slices=("stage",),
+        slice_floor=0.7,
+    )
+    facts = {"rows": 900, "positives": 90}
+    slices = {
+        "stage": {
+            "customer": {**facts, **_figure(value, 0.02)},
+            "open": {**facts, **_figure(0.8)},
+        }
+    }
+    decision = decide(spec, _evaluation(slices=slices))
+    assert decision.passed == passed
+    verdict = "is not worse" if passed else "is worse"
+    assert verdict in _sentence(decision, "where stage is customer")
+    assert "none of 1 slices is worse than the floor of slices, 0.700" in " ".join(decision.reasons)

@@ -17,7 +17,7 @@ CHURN = replace(SPECS["churn"], metric="roc_auc")
 
 def report(rows: pd.DataFrame, **changes: Any) -> Experiment:
     spec = replace(CHURN, **changes) if changes else CHURN
-    return compare(spec, rows, {}, START + 100 * DAY, {}, {})
+    return compare(spec, rows, {}, START + 100 * DAY, {})
 
 
 def chance(rows: pd.DataFrame, **changes: Any) -> float:

@@ -47,6 +47,7 @@ def experiment_rows(
             "model_id": np.where(drawn, "churn_2", "churn_1"),
             "role": np.where(drawn, "challenger", "champion"),
             "value": value,
+            "prediction": (value >= 0.5).astype(float),
             "label": label,
             "traffic_share": share,
         }

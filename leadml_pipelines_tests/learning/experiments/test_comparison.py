@@ -71,7 +71,7 @@ def test_versions_of_another_question_do_not_count_nor_does_anybody_at_their_tim
     rows = nightly(champion_noise=3.0, challenger_noise=0.3)
     early = rows["predicted_at"] < pd.Timestamp(START) + 5 * DAY
     old = {f"churn_c{day:02d}": "its horizon is 30d, now it is 60d" for day in range(5)}
-    told = compare(CHURN, rows, {}, START + 100 * DAY, {}, old)
+    told = compare(CHURN, rows, {}, START + 100 * DAY, old)
     for arm in (told.champion, told.challenger):
         assert arm is not None
         known = (rows["role"] == arm.role) & rows["label"].notna()
@@ -83,7 +83,7 @@ def test_versions_of_another_question_do_not_count_nor_does_anybody_at_their_tim
 
 def test_a_challenger_of_another_question_is_not_compared_and_this_is_said() -> None:
     why = {"churn_2": "its label was declared otherwise", "churn_0": "it never answered"}
-    told = compare(CHURN, experiment_rows(600, seed=1), {}, START + 100 * DAY, {}, why)
+    told = compare(CHURN, experiment_rows(600, seed=1), {}, START + 100 * DAY, why)
     assert told.chance_better is None
     assert told.verdict.startswith("not enough outcomes yet: 0 of about 200 needed")
     assert "churn_2 (its label was declared otherwise)" in told.verdict

@@ -70,9 +70,7 @@ def test_the_log_and_the_outcomes_that_came_in_since_make_the_report(postgres_ur
             " 'cache', false, false, 'churn_2', 0.5)",
             rows,
         )
-    told = examine_experiment(
-        postgres_url, CHURN, "churn_2", engine, START + 61 * DAY, {"churn_1": 0.3}, {}
-    )
+    told = examine_experiment(postgres_url, CHURN, "churn_2", engine, START + 61 * DAY, {})
     for arm in (told.champion, told.challenger):
         assert arm is not None
         assert (arm.predictions, arm.entities, arm.rows, arm.known_entities) == (60, 20, 20, 20)

@@ -9,6 +9,7 @@ import pytest
 
 from leadml_pipelines.learning.encoding import Column, Encoder, from_document, to_document
 from leadml_pipelines.learning.model import LoadedModel
+from leadml_pipelines.learning.spec import Cost, Group, SpecError
 from leadml_pipelines.learning.training.train import TrainedModel, train
 from leadml_pipelines_tests.learning.frames import (
     figures,
@@ -273,3 +274,35 @@ def test_importing_the_model_loads_no_heavy_package() -> None:
 def test_a_model_without_xgboost_loaded_yet_knows_its_features(trained: TrainedModel) -> None:
     model = LoadedModel({**trained.manifest, "model_id": "x"}, b"not parsed before it is asked")
     assert model.features == trained.load().features
+
+
+def test_a_group_has_a_threshold_by_its_own_cost_and_is_answered_by_it() -> None:
+    groups = (Group(word="web", cost=Cost(miss=9.0), risk_levels=(0.1, 0.2, 0.3)),)
+    spec = spec_for(groups=groups, group_by="source", slices=("source",))
+    made = train(spec, toy_set(spec), seed=7, threads=1)
+    model = made.load()
+    web, others = model.groups.measures
+    assert web.word == "web"
+    assert web.risk_levels == (0.1, 0.2, 0.3)
+    assert web.threshold < others.threshold - 0.1
+    assert made.validation["threshold"]["groups"]["web"]["value"] == web.threshold
+    matrix = model.encoder.encode(made.test)
+    said = model.predict(matrix)
+    its = (made.test["source"] == "web").to_numpy()
+    assert np.array_equal(said.predictions[its], said.values[its] >= web.threshold)
+    assert np.array_equal(said.predictions[~its], said.values[~its] >= others.threshold)
+    assert np.array_equal(model.thresholds(matrix), np.where(its, web.threshold, others.threshold))
+
+
+def test_the_threshold_of_all_others_is_chosen_on_their_rows(trained: TrainedModel) -> None:
+    spec = spec_for(groups=(Group(word="web"),), group_by="source", slices=("source",))
+    seen = train(spec, toy_set(spec), seed=7, threads=1).validation
+    rest = seen["rows"] - seen["threshold"]["groups"]["web"]["rows"]
+    assert 0 < rest < seen["rows"]
+    assert seen["threshold"]["cost_per_row"] != trained.validation["threshold"]["cost_per_row"]
+
+
+def test_groups_by_what_is_no_category_are_refused() -> None:
+    spec = spec_for(groups=(Group(word="web"),), group_by="noise", slices=("noise",))
+    with pytest.raises(SpecError, match="groups by noise, which is no category"):
+        train(spec, toy_set(spec), seed=7, threads=1)
