@@ -14,6 +14,7 @@ from importlib import metadata
 from typing import Any
 
 from leadml_pipelines.learning.evaluation.ages import BAND_NAMES, LEAD_AGE
+from leadml_pipelines.learning.evaluation.companions_words import companion_rows, companion_words
 from leadml_pipelines.learning.evaluation.gate import Decision
 from leadml_pipelines.learning.evaluation.metric_names import METRIC_NAMES, metric_text, range_text
 from leadml_pipelines.learning.evaluation.plots import draw_curves, draw_shap, words
@@ -137,6 +138,8 @@ def _sections(
     yield f"![Curves on the newest rows]({CURVES_FILE})"
     if classes:
         yield "## Calibration and threshold\n\n" + _threshold(facts, evaluation)
+    if spec.companions:
+        yield "## What it says besides\n\n" + _companions(facts, evaluation)
     yield "## Where it is weakest\n\n" + _weakest(facts, evaluation)
     yield f"## What moves it\n\n![SHAP values of the newest rows]({SHAP_FILE})"
     yield "## Limits\n\n" + _limits(facts)
@@ -234,6 +237,13 @@ def _threshold(facts: CardFacts, evaluation: Mapping[str, Any]) -> str:
         f"{found['cost_at_half']:.4f}, always yes {found['cost_of_always']:.4f}, always no "
         f"{found['cost_of_never']:.4f}."
     )
+
+
+def _companions(facts: CardFacts, evaluation: Mapping[str, Any]) -> str:
+    sentences = companion_words(evaluation["companions"], facts.validation)
+    rows = companion_rows(evaluation["companions"], _span(facts.spec.horizon))
+    parts = [_table(rows[0], rows[1:])] if evaluation["companions"] else []
+    return "\n\n".join((*parts, "\n".join(f"- {_sentence(text)}" for text in sentences)))
 
 
 def _weakest(facts: CardFacts, evaluation: Mapping[str, Any]) -> str:

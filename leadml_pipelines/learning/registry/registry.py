@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leadml_pipelines.learning.evaluation.examination import examine
-from leadml_pipelines.learning.model import LoadedModel, load_model
+from leadml_pipelines.learning.model import LoadedModel, OutdatedModelError, load_model
 from leadml_pipelines.learning.registry.aliases import (
     Change,
     Held,
@@ -113,7 +113,7 @@ class Registry:
         loaded, remarks = None, []
         try:
             loaded = self.load(champion.model_id)
-        except IntegrityError as error:
+        except (IntegrityError, OutdatedModelError) as error:
             # A champion that can't be loaded must not keep every successor out.
             remarks = [f"not compared with the champion {champion.model_id}: {error}"]
         examined = examine(trained, loaded, compared_with=champion.model_id, remarks=remarks)
