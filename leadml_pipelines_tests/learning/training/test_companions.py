@@ -12,51 +12,27 @@ from hypothesis.extra.numpy import arrays
 
 from leadml_pipelines.learning.labels import companion_words
 from leadml_pipelines.learning.model import LoadedModel
-from leadml_pipelines.learning.spec import Companion, SpecError
+from leadml_pipelines.learning.spec import SpecError
 from leadml_pipelines.learning.specs import SPECS
-from leadml_pipelines.learning.training.train import TrainedModel, train
-from leadml_pipelines.learning.training_set import companion_column
+from leadml_pipelines.learning.training.train import TrainedModel
+from leadml_pipelines_tests.learning.companions import (
+    COLOUR,
+    WHEN,
+    by_lot,
+    coloured,
+    train_with,
+)
 from leadml_pipelines_tests.learning.frames import (
     DAY,
     START,
     BareEngine,
     rows_frame,
-    spec_for,
-    toy_set,
 )
 
 LEAD_SCORE = SPECS["lead_score"]
 TIMING, PRODUCT = LEAD_SCORE.companions
 
-COLOUR = Companion(name="colour", label="unused", answer="cross_sell")
-WHEN = Companion(
-    name="when", label="unused", answer="urgency", words=("soon", "late", "at the end")
-)
 COLUMNS = 5
-
-
-def train_with(
-    frame: pd.DataFrame,
-    words: dict[Companion, pd.Series],
-    objective: str = "regression",
-) -> TrainedModel:
-    spec = spec_for(objective, companions=tuple(words))
-    columns = {companion_column(companion): of for companion, of in words.items()}
-    return train(spec, toy_set(spec, frame.assign(**columns)), seed=7, threads=1)
-
-
-def coloured(frame: pd.DataFrame) -> pd.Series:
-    """What buys is red for partners, else blue or, one in four, nothing that has a name."""
-    words = pd.Series("blue", index=frame.index, dtype="str")
-    words[np.arange(len(frame)) % 4 == 0] = ""
-    words[frame["source"] == "partner"] = "red"
-    return words.mask(frame["label"] == 0, "")
-
-
-def by_lot(frame: pd.DataFrame) -> pd.Series:
-    """Soon, late or at the end, whatever the row says."""
-    lots = np.random.default_rng(1).choice(WHEN.words, len(frame), p=[0.2, 0.3, 0.5])
-    return pd.Series(lots, index=frame.index, dtype="str").mask(frame["label"] == 0, "")
 
 
 @pytest.fixture(scope="module")
