@@ -465,7 +465,9 @@ def test_a_champion_of_a_format_that_is_no_longer_read_keeps_no_successor_out(
     asked = {"name": "timing", "answer": "urgency", "words": ["soon"], "levels": [0.3, 0.6]}
     old = replace(trained, manifest={**trained.manifest, "format": 2, "companions": [asked]})
     champion = registry.store(old, examined, None)
-    registry.promote(champion.model_id, by="anna")
+    with pytest.MonkeyPatch.context() as then:
+        then.setattr("leadml_pipelines.learning.model.COMPANIONS_SINCE", 2)
+        registry.promote(champion.model_id, by="anna")
     record = registry.register(trained)
     assert record.compared_with is None
     reasons = "\n".join(record.gate_reasons)
