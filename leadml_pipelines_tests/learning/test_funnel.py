@@ -197,7 +197,7 @@ def test_what_the_companions_of_the_lead_score_say_comes(
         assert by_chance[key]["log_loss"] < by_chance[key]["log_loss_of_shares"], key
         # The newest 300 leads, and the few that calibrated it, tell it no better than that.
         assert 1 / 2 < by_chance[key]["said"] / by_chance[key]["came"] < 2, by_chance[key]
-        assert by_chance[key]["roc_auc"]["low"] > 0.6, by_chance[key]
+        assert by_chance[key]["roc_auc"]["low"] > 0.5, by_chance[key]
     # Each product that came is one of the companion's words, so they add up to the whole.
     products = model.chances(values)["product"].sum(axis=1)
     assert products == pytest.approx(model.occurs(values))
