@@ -74,16 +74,18 @@ class DimensionScore:
 
 @dataclass(frozen=True, slots=True)
 class Urgency:
-    """How soon it happens, if it happens.
+    """How soon it happens.
 
     Attributes:
-        level: By the ratio.
+        level: By the rank.
+        rank: 0 to 100, the share of the training population whose near chance is lower.
         ratio: Chance within the near horizon over the chance within the far one, 0 to 1.
         near_chance: The former.
         far_chance: The latter.
     """
 
     level: Level
+    rank: float
     ratio: float
     near_chance: float
     far_chance: float
@@ -221,19 +223,20 @@ def risk_level(chance: float, levels: Sequence[float]) -> RiskLevel:
     return "medium" if chance >= medium else "low"
 
 
-def urgency(chances: Vector, levels: Sequence[float]) -> Urgency:
-    """How soon something happens, if it happens.
+def urgency(chances: Vector, rank: float, levels: Sequence[float]) -> Urgency:
+    """How soon something happens.
 
     Args:
-        chances: float64[words], of one row: that it happens within the near horizon first, then
-            those of the later stretches of the far one; no two can come true together.
-        levels: From which ratio (inclusive) it is medium, and from which high.
+        chances: float64[words], of one row: that it happens within the near horizon; after it but
+            within the far one; perhaps still later. No two can come true together.
+        rank: 0 to 100, of the first of them in the training population.
+        levels: From which rank (inclusive), as a share of 1, it is medium, and from which high.
     """
-    near, far = float(chances[0]), float(chances.sum())
+    near, far = float(chances[0]), float(chances[:2].sum())
     ratio = near / far if far > 0 else 0.0
-    medium, high = levels
-    level: Level = "high" if ratio >= high else "medium" if ratio >= medium else "low"
-    return Urgency(level, ratio, near, far)
+    medium, high = (100 * level for level in levels)
+    level: Level = "high" if rank >= high else "medium" if rank >= medium else "low"
+    return Urgency(level, rank, ratio, near, far)
 
 
 def opportunities(words: Sequence[str], chances: Vector) -> list[Opportunity]:

@@ -35,16 +35,27 @@ def label_rows(
 
 
 def companion_words(
-    companion: Companion, spine: pd.DataFrame, engine: Engine, data_end: datetime
+    spec: ModelSpec,
+    companion: Companion,
+    spine: pd.DataFrame,
+    engine: Engine,
+    data_end: datetime,
 ) -> pd.Series:
     """Which word of a companion came true in each row, as in `features.labels.label_words`.
+
+    Args:
+        spec: Says how far the companion looks ahead.
+        companion: One of its companions.
+        spine: Has `entity_id` and `as_of`; any index.
+        engine: Has the tables that the label reads.
+        data_end: Up to when the data tells what happened.
 
     Raises:
         SpecError: the label's SQL does not answer with one value for each row.
         NaiveTimeError: a time has no time zone.
     """
     try:
-        label = SqlLabel(companion.name, companion.label, companion.horizon)
+        label = SqlLabel(companion.name, companion.label, spec.horizon)
         return label_words(label, spine, engine, data_end)
     except LabelError as error:
         raise SpecError(str(error)) from error

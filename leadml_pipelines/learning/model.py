@@ -12,7 +12,6 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache, cached_property
 from io import BytesIO
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from leadml_pipelines.errors import UserError
 from leadml_pipelines.learning.encoding import (
     CATEGORY,
     Encoder,
@@ -35,6 +35,9 @@ from leadml_pipelines.learning.training.linear import LinearMember
 from leadml_pipelines.learning.training.venn_abers import VennAbers
 from leadml_pipelines.learning.tree_shap import TreeShap
 
+COMPANIONS_SINCE = 3
+"""First format of the manifest whose companions are read."""
+
 MODEL_FILE = "model.ubj"
 REST_FILE = "rest.joblib"
 
@@ -44,6 +47,10 @@ FEW_ROWS = 8
 """Fewer rows are not worth being made columns of plain trees; their raw scores are the same."""
 
 Vector = npt.NDArray[np.float64]
+
+
+class OutdatedModelError(UserError):
+    """A model of a format that is no longer read; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -85,23 +92,25 @@ class Contributions:
 
 @dataclass(frozen=True)
 class CompanionModel:
-    """A further question that the model answers about the same rows.
+    """A further question that the model answers about the same rows, as far ahead.
 
     Attributes:
         name: Such as `timing`.
         answer: `urgency` or `cross_sell`.
         words: What may come true, in the order of the chances' columns.
-        levels: For urgency: from which number it is medium, and from which high.
-        horizon: How far it looks ahead.
-        file: Its trees.
+        levels: For urgency: from which share of the training population with a lower chance of the
+            first word it is medium, and from which high.
+        file: Its trees; None where the shares are the answer.
+        shares: float64[words], the chance of each word if anything comes true; the same for
+            everybody. None where trees tell it.
     """
 
     name: str
     answer: str
     words: tuple[str, ...]
     levels: tuple[float, float]
-    horizon: timedelta
-    file: str
+    file: str | None
+    shares: Vector | None
 
 
 @dataclass(frozen=True)
@@ -149,9 +158,13 @@ class LoadedModel:
             group; None if it is no risk.
         factors: How many reasons an answer gives.
         companions: Further questions, in their order.
+
+    Raises:
+        OutdatedModelError: its companions are of a time when they contradicted each other.
     """
 
     def __init__(self, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+        _require_present_companions(manifest)
         self.manifest = manifest
         self.model_id = str(manifest["model_id"])
         self.name = str(manifest["name"])
@@ -171,8 +184,8 @@ class LoadedModel:
                 answer=c["answer"],
                 words=tuple(c["words"]),
                 levels=tuple(c["levels"]),
-                horizon=timedelta(seconds=c["horizon_seconds"]),
-                file=c["file"],
+                file=c.get("file"),
+                shares=np.array(c["shares"], np.float64) if "shares" in c else None,
             )
             for c in manifest["companions"]
         )
@@ -273,18 +286,42 @@ class LoadedModel:
         sums = contributions.values @ members
         return {name: sums[:, at] for at, name in enumerate(names)}
 
-    def chances(self, values: Matrix) -> dict[str, Matrix]:
-        """By companion: the chance of each of its words, float64[n, words]; the rest is none."""
+    def occurs(self, values: Matrix) -> Vector:
+        """The chance that the label is over 0, float64[n]: a classifier's own, or that of a head.
+
+        Raises:
+            ValueError: the matrix has another shape, or the model was not taught to tell it.
+        """
+        if self.objective == "classification":
+            return self.predict(values).values
+        if self._occurs is None:
+            raise ValueError(f"{self.model_id} has no companions, and can't tell what occurs")
+        shift, booster, calibration = self._occurs
         values = self._ready(values)
-        found = {}
-        for companion, booster in zip(self.companions, self._companions, strict=True):
-            if len(values):
-                chance = booster.inplace_predict(values, validate_features=False)
-                # The last class is that no word comes true.
-                found[companion.name] = np.asarray(chance, np.float64)[:, :-1]
-            else:
-                found[companion.name] = np.empty((0, len(companion.words)))
-        return found
+        return calibration(_margins(booster, values) - shift) if len(values) else np.zeros(0)
+
+    def chances(self, values: Matrix) -> dict[str, Matrix]:
+        """By companion: the chance of each of its words, float64[n, words].
+
+        It is the chance that anything occurs times that of the word if it does. So no word, and no
+        sum of words, is more probable than that anything occurs; the rest is other words.
+        """
+        if not self.companions:
+            return {}
+        occurs = self.occurs(values)[:, None]
+        return {
+            companion.name: occurs * self._given_occurs(companion, booster, values)
+            for companion, booster in zip(self.companions, self._companions, strict=True)
+        }
+
+    def near_ranks(self, companion: CompanionModel, near: Vector) -> Vector:
+        """0-100: the share of the training population whose chance of the first word is lower.
+
+        Args:
+            companion: One of `companions` that answers urgency.
+            near: float64[n], first column of its `chances`.
+        """
+        return _rank(self._rest["near_quantiles"][companion.name], near)
 
     def rank(self, raw: Vector) -> Vector:
         """0-100: the share of the training population with a lower raw score, ties counted half."""
@@ -321,6 +358,18 @@ class LoadedModel:
             tables[at] = np.array([*(codes.get(word, np.nan) for word in words), np.nan])
         positions = np.array([places[name] for name in self.features], np.intp)
         return Aligner(positions, tables)
+
+    def _given_occurs(self, companion: CompanionModel, booster: Any, values: Matrix) -> Matrix:
+        """The chance of each word if anything occurs: float64[n, words], or [1, words]."""
+        if companion.shares is not None:
+            return companion.shares[None, :]
+        if not len(values):
+            return np.empty((0, len(companion.words)))
+        said = booster.inplace_predict(self._ready(values), validate_features=False)
+        # Computed in float32, they add up to 1 within a millionth only.
+        chance = np.asarray(said, np.float64)
+        chance /= chance.sum(axis=1, keepdims=True)
+        return np.asarray(chance[:, : len(companion.words)], np.float64)
 
     def _ready(self, values: Matrix) -> Matrix:
         if values.ndim != 2 or values.shape[1] != len(self.features):
@@ -369,7 +418,17 @@ class LoadedModel:
 
     @cached_property
     def _companions(self) -> list[Any]:
-        return [_booster(self._files[companion.file]) for companion in self.companions]
+        """The trees of each companion; None where shares are its answer."""
+        return [_booster(self._files[c.file]) if c.file else None for c in self.companions]
+
+    @cached_property
+    def _occurs(self) -> tuple[float, Any, Calibration] | None:
+        """Of the head that tells whether anything occurs: shift, trees, calibration."""
+        head = self.manifest.get("occurs")
+        if head is None:
+            return None
+        calibration = Calibration.from_arrays(self._rest["occurs_calibration"])
+        return float(head["shift"]), _booster(self._files[head["file"]]), calibration
 
     @cached_property
     def _calibration(self) -> Calibration:
@@ -390,6 +449,15 @@ class LoadedModel:
         return names, members
 
 
+def _require_present_companions(manifest: Mapping[str, Any]) -> None:
+    if manifest["companions"] and int(manifest["format"]) < COMPANIONS_SINCE:
+        raise OutdatedModelError(
+            f"{manifest['model_id']} is of format {manifest['format']}, in which the chances of "
+            f"its companions were apart from each other and could contradict; train it anew: "
+            f"leadml models train {manifest['name']}"
+        )
+
+
 def load_model(uri: str, key: bytes | None, manifest_sha256: str | None = None) -> LoadedModel:
     """Load a model's folder after verifying every file.
 
@@ -400,6 +468,7 @@ def load_model(uri: str, key: bytes | None, manifest_sha256: str | None = None) 
 
     Raises:
         IntegrityError: the folder is not what was registered.
+        OutdatedModelError: it is of a format that is no longer read.
     """
     artifact = load_artifact(uri, key, manifest_sha256)
     return LoadedModel(artifact.manifest, artifact.files)

@@ -112,24 +112,26 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Companion:
-    """A second question, asked of the same rows: which of several words comes true.
+    """A second question, asked where the model's label is over 0: which of several words is it.
+
+    It looks as far ahead as the model does. What it learns is the chance of each word if anything
+    happens at all; an answer is that times the chance that something does.
 
     Attributes:
         name: Name of the question, as in `timing`.
-        label: SQL like a model's, whose `label` is a word, or NULL when none came true.
-        horizon: How far that label looks ahead.
+        label: SQL like a model's, whose `label` is a word, or NULL where it is none of them.
         answer: What the chances of its words are shown as. `urgency`: the chance of the first of
-            `words` over that of any word. `cross_sell`: words by chance, the greatest first.
+            `words` over that of the first two. `cross_sell`: words by chance, the greatest first.
         words: The words in order; empty means those that the training rows have.
-        levels: For `urgency`: from which number it is medium, and from which it is high.
+        levels: For `urgency`: the share of the training population whose chance of the first word
+            is lower, from which it is medium, and from which it is high.
     """
 
     name: str
     label: str
-    horizon: timedelta
     answer: CompanionAnswer
     words: tuple[str, ...] = ()
-    levels: tuple[float, float] = (0.35, 0.6)
+    levels: tuple[float, float] = (0.6, 0.9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,12 +300,12 @@ class ModelSpec:
         for companion in self.companions:
             if not _NAME.fullmatch(companion.name) or names.count(companion.name) > 1:
                 yield f"{companion.name!r} can't name one companion; use a name of its own"
-            if companion.horizon <= timedelta(0):
-                yield f"the horizon of {companion.name} is {companion.horizon}"
+            if companion.name == "occurs":
+                yield "no companion can be called occurs; that is whether anything comes true"
             if companion.answer == "urgency" and len(companion.words) < 2:
                 yield f"{companion.name} shows urgency, and needs two words: soon and later"
-            if companion.levels[0] >= companion.levels[1]:
-                yield f"the levels of {companion.name} must rise"
+            if not 0 < companion.levels[0] < companion.levels[1] < 1:
+                yield f"the levels of {companion.name} must rise between 0 and 1"
 
     def _group_problems(self) -> Iterator[str]:
         if bool(self.groups) != bool(self.group_by):

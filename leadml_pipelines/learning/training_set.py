@@ -161,7 +161,7 @@ def build_training_set(
     tell(1, 3, f"labelling {len(spine.frame):,} moments")
     rows = spine.frame.assign(label=label_rows(spec, spine.frame, engine, extract.data_end))
     for companion in spec.companions:
-        words = companion_words(companion, spine.frame, engine, extract.data_end)
+        words = companion_words(spec, companion, spine.frame, engine, extract.data_end)
         rows[companion_column(companion)] = words
     rows[AGENT] = _agents(spine.frame, engine)
     tell(2, 3, f"computing {len(columns)} features of {len(rows):,} moments")
@@ -263,11 +263,7 @@ def row_declaration(spec: ModelSpec) -> dict[str, Any]:
         "dimensions": list(spec.dimensions),
         "exclude": list(spec.exclude),
         "companions": [
-            {
-                "name": companion.name,
-                "label": " ".join(companion.label.split()),
-                "horizon_seconds": companion.horizon.total_seconds(),
-            }
+            {"name": companion.name, "label": " ".join(companion.label.split())}
             for companion in spec.companions
         ],
     }

@@ -111,8 +111,10 @@ class Answers:
         chances = self._model.chances(inputs)
         for companion in self._model.companions:
             rows = chances[companion.name]
+            if companion.answer == "urgency":
+                ranks = self._model.near_ranks(companion, rows[:, 0]).tolist()
+                for answer, row, rank in zip(answers, rows, ranks, strict=True):
+                    answer["urgency"] = urgency(row, rank, companion.levels)
+                continue
             for answer, row in zip(answers, rows, strict=True):
-                if companion.answer == "urgency":
-                    answer["urgency"] = urgency(row, companion.levels)
-                else:
-                    answer["cross_sell_opportunities"] = opportunities(companion.words, row)
+                answer["cross_sell_opportunities"] = opportunities(companion.words, row)

@@ -94,10 +94,15 @@ class DimensionAnswer(BaseModel):
 
 
 class UrgencyAnswer(BaseModel):
-    """How soon it happens, if it happens."""
+    """How soon it happens."""
 
     level: Literal["low", "medium", "high"] = Field(
-        description="by the ratio and the limits in the model's declaration"
+        description="by the rank and the limits in the model's declaration: high are the tenth of "
+        "the training population who are likeliest within the near horizon, medium the next 30 %"
+    )
+    rank: float = Field(
+        description="0 to 100: share of the training population with a lower near_chance",
+        examples=[93.1],
     )
     ratio: float = Field(description="near_chance / far_chance, 0 to 1", examples=[0.44])
     near_chance: float = Field(
@@ -113,7 +118,9 @@ class CrossSellOpportunity(BaseModel):
 
     product: str = Field(description="its word in the data", examples=["home"])
     chance: float = Field(
-        description="that it is what the lead buys within the horizon, 0 to 1", examples=[0.06]
+        description="that it is what the lead buys first within the model's horizon, 0 to 1; those "
+        "of all products are no more than the chance that it buys at all",
+        examples=[0.06],
     )
 
 

@@ -222,20 +222,23 @@ def test_the_risk_level_begins_at_its_limit(chance: float, level: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("chances", "ratio", "level"),
-    [((0.1, 0.3), 0.25, "low"), ((0.2, 0.2), 0.5, "medium"), ((0.9, 0.1), 0.9, "high")],
+    ("chances", "ratio"), [((0.1, 0.3), 0.25), ((0.2, 0.2, 0.1), 0.5), ((0.0, 0.0, 0.3), 0.0)]
 )
-def test_urgency_is_the_near_chance_over_the_far_one(
-    chances: tuple[float, float], ratio: float, level: str
+def test_urgency_is_the_near_chance_over_the_far_one_whatever_comes_later(
+    chances: tuple[float, ...], ratio: float
 ) -> None:
-    found = urgency(np.array(chances), (0.35, 0.6))
-    assert (found.ratio, found.level) == (pytest.approx(ratio), level)
+    found = urgency(np.array(chances), 50.0, (0.6, 0.9))
+    assert found.ratio == pytest.approx(ratio)
     assert found.near_chance == chances[0]
-    assert found.far_chance == pytest.approx(sum(chances))
+    assert found.far_chance == pytest.approx(chances[0] + chances[1])
 
 
-def test_what_never_happens_is_not_urgent() -> None:
-    assert urgency(np.zeros(2), (0.35, 0.6)).level == "low"
+@pytest.mark.parametrize(
+    ("rank", "level"), [(0.0, "low"), (59.9, "low"), (60.0, "medium"), (90.0, "high")]
+)
+def test_the_level_of_urgency_is_by_the_rank_of_the_near_chance(rank: float, level: str) -> None:
+    found = urgency(np.array([0.1, 0.3]), rank, (0.6, 0.9))
+    assert (found.level, found.rank) == (level, rank)
 
 
 def test_opportunities_begin_with_the_most_probable() -> None:

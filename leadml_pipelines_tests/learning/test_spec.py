@@ -78,7 +78,7 @@ def test_a_spec_with_an_unknown_metric_is_refused() -> None:
         spec_for(metric="f1")
 
 
-COMPANION = Companion(name="b", label="x", horizon=timedelta(days=1), answer="cross_sell")
+COMPANION = Companion(name="b", label="x", answer="cross_sell")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,8 @@ COMPANION = Companion(name="b", label="x", horizon=timedelta(days=1), answer="cr
         ({"companions": (COMPANION, COMPANION)}, "'b' can't name one companion"),
         ({"companions": (replace(COMPANION, answer="urgency"),)}, "needs two words"),
         ({"companions": (replace(COMPANION, levels=(0.6, 0.3)),)}, "levels of b must rise"),
-        ({"companions": (replace(COMPANION, horizon=timedelta(0)),)}, "horizon of b"),
+        ({"companions": (replace(COMPANION, levels=(0.6, 1.0)),)}, "levels of b must rise"),
+        ({"companions": (replace(COMPANION, name="occurs"),)}, "can be called occurs"),
     ],
 )
 def test_a_declaration_that_contradicts_itself_is_refused_with_its_place(

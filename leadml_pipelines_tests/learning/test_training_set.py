@@ -84,7 +84,7 @@ def test_rows_changed_on_disk_are_refused(tmp_path: Path) -> None:
         ({"exclude": ("noise",)}, "exclude"),
         ({"max_rows": 100}, "max_rows"),
         (
-            {"companions": (Companion(name="when", label="x", horizon=DAY, answer="cross_sell"),)},
+            {"companions": (Companion(name="when", label="x", answer="cross_sell"),)},
             "companions",
         ),
     ],

@@ -68,9 +68,10 @@ def make_model(
     asked = {
         answer: _companion(data, len(words), random) for answer, words in (companions or {}).items()
     }
+    apart = bool(asked) and not classifier
     fitted = np.asarray(booster.predict(data, output_margin=True), np.float64)
     manifest = {
-        "format": 2,
+        "format": 3,
         "name": name,
         "model_id": model_id,
         "entity": "lead",
@@ -87,12 +88,12 @@ def make_model(
                 "name": f"{answer}_question",
                 "answer": answer,
                 "words": words,
-                "levels": [0.35, 0.6],
-                "horizon_seconds": 86_400.0,
+                "levels": [0.6, 0.9],
                 "file": f"{answer}.ubj",
             }
             for answer, words in (companions or {}).items()
         ],
+        "occurs": {"file": "occurs.ubj", "shift": 0.0} if apart else None,
         **to_document(encoder),
         "dimensions": {feature.name: feature.dimension for feature in lead_features()},
     }
@@ -105,12 +106,15 @@ def make_model(
             "linear": None,
             "quantiles": np.quantile(fitted, points),
             "dimension_quantiles": {f.dimension: points for f in lead_features()},
+            "occurs_calibration": Calibration("none").to_arrays() if apart else None,
+            "near_quantiles": {"urgency_question": points / 2},
         },
         rest,
     )
     files = {
         "model.ubj": bytes(booster.save_raw("ubj")),
         **{f"{answer}.ubj": content for answer, content in asked.items()},
+        **({"occurs.ubj": _occurs(data, random)} if apart else {}),
         "rest.joblib": rest.getvalue(),
         **(more or {}),
     }
@@ -142,8 +146,16 @@ def _groups(groups: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
+def _occurs(data: xgboost.DMatrix, random: np.random.Generator) -> bytes:
+    """A classifier of whether anything occurs, on the same rows."""
+    other = data.slice(range(data.num_row()))
+    other.set_label(random.integers(0, 2, data.num_row()))
+    params = {"objective": "binary:logistic", "max_depth": 2, "nthread": 1}
+    return bytes(xgboost.train(params, other, 5).save_raw("ubj"))
+
+
 def _companion(data: xgboost.DMatrix, words: int, random: np.random.Generator) -> bytes:
-    """A classifier over words and none of them, on the same rows."""
+    """A classifier over words and others, if anything occurs, on the same rows."""
     other = data.slice(range(data.num_row()))
     other.set_label(random.integers(0, words + 1, data.num_row()))
     params = {"objective": "multi:softprob", "num_class": words + 1, "max_depth": 2, "nthread": 1}

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import pytest
 
-from leadml_pipelines.learning.model import LoadedModel, load_model
+from leadml_pipelines.learning.model import LoadedModel, OutdatedModelError, load_model
 from leadml_pipelines.serving.answers import Answers
 from leadml_pipelines_tests.online.frames import lead_frame
 from leadml_pipelines_tests.serving.artifacts import KEY, make_model
@@ -98,17 +98,55 @@ def test_a_model_without_companions_makes_nothing_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("objective", ["classification", "regression"])
 def test_companions_of_any_model_are_heard(tmp_path: Path, objective: str) -> None:
-    words = {"urgency": ("soon", "late"), "cross_sell": ("auto", "home", "boat")}
+    words = {"urgency": ("soon", "late", "later"), "cross_sell": ("auto", "home", "boat")}
     model, rows = loaded(tmp_path, "renewal", objective=objective, companions=words)
     chances = model.chances(rows)
     for at, answer in enumerate(explained(model, rows)):
-        soon, late = chances["urgency_question"][at]
+        soon, late, _ = chances["urgency_question"][at]
         assert answer["urgency"]["ratio"] == pytest.approx(soon / (soon + late))
         offered = answer["cross_sell_opportunities"]
         assert {one["product"] for one in offered} == {"auto", "home", "boat"}
         assert [one["chance"] for one in offered] == sorted(
             chances["cross_sell_question"][at], reverse=True
         )
+
+
+def test_the_level_of_urgency_is_by_the_rank_among_the_near_chances_of_training(
+    tmp_path: Path,
+) -> None:
+    words = {"urgency": ("soon", "late", "later")}
+    model, rows = loaded(tmp_path, "worth", objective="regression", companions=words)
+    levels = set()
+    for answer in explained(model, rows):
+        # The quantiles of this model are even between 0 and 0.5.
+        found = answer["urgency"]
+        assert found["rank"] == pytest.approx(200 * found["near_chance"], abs=1)
+        assert found["level"] == ("medium" if found["rank"] >= 60 else "low")
+        levels.add(found["level"])
+    assert levels
+
+
+def test_no_chance_of_a_classifiers_companions_exceeds_its_probability(tmp_path: Path) -> None:
+    words = {"urgency": ("soon", "late"), "cross_sell": ("auto", "home", "boat")}
+    model, rows = loaded(tmp_path, "renewal", companions=words)
+    for answer in explained(model, rows):
+        most = answer["probability"] * (1 + 1e-9)
+        assert answer["urgency"]["near_chance"] <= answer["urgency"]["far_chance"] <= most
+        assert sum(one["chance"] for one in answer["cross_sell_opportunities"]) <= most
+
+
+def test_companions_of_an_older_format_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    model, _ = loaded(tmp_path, "worth", objective="regression", companions={"cross_sell": ("a",)})
+    old = {**model.manifest, "format": 2}
+    with pytest.raises(OutdatedModelError, match=r"format 2.* leadml models train worth"):
+        LoadedModel(old, {})
+
+
+def test_a_model_of_an_older_format_without_companions_answers_on(tmp_path: Path) -> None:
+    model, rows = loaded(tmp_path, "renewal")
+    old = {name: value for name, value in model.manifest.items() if name != "occurs"}
+    again = LoadedModel({**old, "format": 2}, model._files)
+    assert explained(again, rows) == explained(model, rows)
 
 
 def test_answers_without_reasons_say_the_same_otherwise(tmp_path: Path) -> None:

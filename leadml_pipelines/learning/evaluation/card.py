@@ -15,6 +15,7 @@ from typing import Any
 
 from leadml_pipelines.learning.evaluation.ages import BAND_NAMES, LEAD_AGE
 from leadml_pipelines.learning.evaluation.baselines import RULE_THRESHOLD
+from leadml_pipelines.learning.evaluation.companions_words import companion_rows, companion_words
 from leadml_pipelines.learning.evaluation.gate import Decision
 from leadml_pipelines.learning.evaluation.groups import groups_text
 from leadml_pipelines.learning.evaluation.metric_names import METRIC_NAMES, metric_text, range_text
@@ -144,6 +145,8 @@ def _sections(
         yield f"## By {by}\n\n{groups_text(spec, evaluation)}"
     if classes:
         yield "## Calibration and threshold\n\n" + _threshold(facts, evaluation)
+    if spec.companions:
+        yield "## What it says besides\n\n" + _companions(facts, evaluation)
     yield "## Where it is weakest\n\n" + _weakest(facts, evaluation)
     yield f"## What moves it\n\n![SHAP values of the newest rows]({SHAP_FILE})"
     yield "## Limits\n\n" + _limits(facts)
@@ -291,6 +294,13 @@ def _costs(spec: ModelSpec) -> str:
         for group in spec.groups
         if group.cost is not None
     )
+
+
+def _companions(facts: CardFacts, evaluation: Mapping[str, Any]) -> str:
+    sentences = companion_words(evaluation["companions"], facts.validation)
+    rows = companion_rows(evaluation["companions"], _span(facts.spec.horizon))
+    parts = [_table(rows[0], rows[1:])] if evaluation["companions"] else []
+    return "\n\n".join((*parts, "\n".join(f"- {_sentence(text)}" for text in sentences)))
 
 
 def _weakest(facts: CardFacts, evaluation: Mapping[str, Any]) -> str:

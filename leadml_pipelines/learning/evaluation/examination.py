@@ -13,6 +13,7 @@ import numpy.typing as npt
 from leadml_pipelines.learning.evaluation.baselines import RULE_THRESHOLD, heuristic_values
 from leadml_pipelines.learning.evaluation.calibration_check import error_by_chance, reliability
 from leadml_pipelines.learning.evaluation.card import CardFacts, make_card
+from leadml_pipelines.learning.evaluation.companions_check import check_companions
 from leadml_pipelines.learning.evaluation.curves import curves
 from leadml_pipelines.learning.evaluation.evaluate import evaluate
 from leadml_pipelines.learning.evaluation.gate import Decision, decide
@@ -207,6 +208,7 @@ def examine(
         ),
         "importance": summary.importance,
         "rate": float((labels > 0).mean()),
+        "companions": check_companions(spec, model, train, test, matrix, draws),
         "resamples": resamples,
         "leads": int(draws.counts.shape[1]),
     }

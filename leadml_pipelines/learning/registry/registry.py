@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leadml_pipelines.learning.evaluation.examination import examine
-from leadml_pipelines.learning.model import LoadedModel, load_model
+from leadml_pipelines.learning.model import LoadedModel, OutdatedModelError, load_model
 from leadml_pipelines.learning.registry.aliases import (
     Change,
     Held,
@@ -119,7 +119,7 @@ class Registry:
             """One that can't be loaded must not keep every successor out."""
             try:
                 return self.load(model_id)
-            except (IntegrityError, PrunedError) as error:
+            except (IntegrityError, OutdatedModelError, PrunedError) as error:
                 remarks.append(f"not compared with the {what} {model_id}: {error}")
                 return None
 

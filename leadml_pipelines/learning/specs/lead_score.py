@@ -39,16 +39,16 @@ SPEC = ModelSpec(
                 SELECT m.row_id,
                     CASE
                         WHEN min(p.bound_at) <= m.as_of + INTERVAL 7 DAY THEN 'within a week'
-                        WHEN count(p.bound_at) > 0 THEN 'within a month'
+                        WHEN min(p.bound_at) <= m.as_of + INTERVAL 30 DAY THEN 'within a month'
+                        WHEN count(p.bound_at) > 0 THEN 'later'
                     END AS label
                 FROM moments m
                 LEFT JOIN policies p
                     ON p.lead_id = m.entity_id AND p.bound_at > m.as_of AND p.bound_at <= m.until
                 GROUP BY m.row_id, m.as_of
             """,
-            horizon=timedelta(days=30),
             answer="urgency",
-            words=("within a week", "within a month"),
+            words=("within a week", "within a month", "later"),
         ),
         Companion(
             name="product",
@@ -59,7 +59,6 @@ SPEC = ModelSpec(
                     ON p.lead_id = m.entity_id AND p.bound_at > m.as_of AND p.bound_at <= m.until
                 GROUP BY m.row_id
             """,
-            horizon=timedelta(days=90),
             answer="cross_sell",
         ),
     ),

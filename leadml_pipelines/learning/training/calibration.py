@@ -43,13 +43,17 @@ _HALVINGS = 60
 
 def sigmoid(raw: Vector) -> Vector:
     """The chance of log-odds."""
-    # Beyond 700 the exponential overflows; the chance is 0 or 1 long before.
-    return np.asarray(1 / (1 + np.exp(-np.clip(raw, -700, 700))), np.float64)
+    return np.asarray(1 / (1 + _exp(-raw)), np.float64)
+
+
+def _exp(raw: Vector) -> Vector:
+    # Beyond 709 it overflows; a chance is 0 or 1, and a value absurd, long before.
+    return np.asarray(np.exp(np.clip(raw, -700, 700)), np.float64)
 
 
 LINKS: Mapping[str, Callable[[Vector], Vector]] = {
     "identity": lambda raw: np.maximum(raw, 0.0),
-    "log": np.exp,
+    "log": _exp,
     "logit": sigmoid,
 }
 """From raw scores to answers; what is expected of a premium is never less than nothing."""
@@ -81,7 +85,10 @@ class Calibration:
         if self.kind == "isotonic":
             if self.scores is None or self.chances is None:
                 raise ValueError("an isotonic calibration needs its corners")
-            return np.asarray(np.interp(raw, self.scores, self.chances), np.float64)
+            between = np.interp(raw, self.scores, self.chances)
+            # By a rounding it may come out above the corner that it leads up to.
+            ahead = np.minimum(np.searchsorted(self.scores, raw), len(self.scores) - 1)
+            return np.asarray(np.minimum(between, self.chances[ahead]), np.float64)
         if self.kind == "none":
             return LINKS[self.link](raw)
         return LINKS[self.link](self.slope * raw + self.level)
@@ -227,13 +234,15 @@ def shift_to_mean(link: str, raw: Vector, mean: float) -> float:
     Args:
         link: The scale of the raw scores.
         raw: float64[n]; finite.
-        mean: The wanted mean; strictly between 0 and 1 for `logit`, over 0 for `log`.
+        mean: The wanted mean; strictly between 0 and 1 for `logit`, over 0 for `log`, which takes
+            nothing for next to nothing.
     """
     if link == "identity":
         return mean - float(raw.mean())
     if link == "log":
         greatest = float(raw.max())
-        return float(np.log(mean) - greatest - np.log(np.exp(raw - greatest).mean()))
+        wanted = np.log(max(mean, _EPSILON))
+        return float(wanted - greatest - np.log(np.exp(raw - greatest).mean()))
     # The mean of the chances rises with the shift, and is on either side of the wanted one here.
     low, high = _logit(mean) - float(raw.max()), _logit(mean) - float(raw.min())
     for _ in range(_HALVINGS):

@@ -30,7 +30,7 @@ from leadml_pipelines.learning.spec import ModelSpec, SpecError
 from leadml_pipelines.learning.split import Fold, folds, order_of, train_test
 from leadml_pipelines.learning.training.blend import choose_weights
 from leadml_pipelines.learning.training.calibration import Calibration, fit_calibration
-from leadml_pipelines.learning.training.companions import fit_companion
+from leadml_pipelines.learning.training.further import Further, fit_further, fits_of_further
 from leadml_pipelines.learning.training.linear import fit_linear
 from leadml_pipelines.learning.training.rows import RowNumbers, Rows, Vector
 from leadml_pipelines.learning.training.threshold import (
@@ -57,8 +57,8 @@ Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and what is under way; often, and the same step may come
 many times. To cancel, raise in it: a training ends within a moment, and has left nothing behind."""
 
-FORMAT = 2
-"""Version of the manifest."""
+FORMAT = 3
+"""Version of the manifest; since 3 a companion is asked given that anything comes true."""
 QUANTILES = 1_001
 """How finely the training population's values are kept, for the 0-100 ranks."""
 DIMENSION_ROWS = 4_000
@@ -80,8 +80,7 @@ class TrainedModel:
         params: Parameters of the trees, and `rounds`.
         tuning: What the search saw, or why there was none.
         validation: What was chosen on the validation part, and why: `rows`, `blend`,
-            `calibration`, `threshold`, `companions` (log loss on newer rows, beside that of the
-            words' shares), `companions_absent`.
+            `calibration`, `threshold`, and of the companions what `further.Further` records.
         counts: Rows on every side, and what was left out.
         training_set_hash: Hash of the training set.
         trained_at: When training ended.
@@ -150,7 +149,7 @@ def train(
     base = base_params(spec, seed=seed, threads=threads, device=usable_device(device))
 
     searching = fits_of_search(spec, chosen)
-    total = searching + len(chosen) + len(spec.companions) + 2
+    total = searching + len(chosen) + fits_of_further(spec) + 2
     say = progress or (lambda done, of, text: None)
 
     def tell(done: int, text: str) -> None:
@@ -163,21 +162,11 @@ def train(
     members, files, linear = _fit_members(
         spec, base, tuned, valid.weights, rows, split.train, lambda: tell(done, "fitting")
     )
-    companions, absent, beside = [], {}, {}
-    for at, companion in enumerate(spec.companions):
-        text = f"companion {companion.name}"
-        # A label that looks further than the model's own must not look into the test period.
-        until = frame["as_of"].iloc[split.train] + companion.horizon
-        early = split.train[(until <= split.test_start).to_numpy()]
-        made = fit_companion(
-            companion, base, rows, frame, early, partial(tell, done + 1 + at, text)
-        )
-        if isinstance(made, str):
-            absent[companion.name] = made
-            continue
-        companions.append(made.facts)
-        files[made.facts["file"]] = made.trees
-        beside[companion.name] = made.log_loss
+    further = fit_further(
+        spec, base, tuned.params, rows, frame, split.train, chosen,
+        lambda at, text: tell(done + 1 + at, text),
+    )  # fmt: skip
+    files.update(further.files)
 
     manifest = {
         "format": FORMAT,
@@ -201,14 +190,14 @@ def train(
         ],
         "factors": spec.factors,
         "members": members,
-        "companions": companions,
+        **further.manifest,
         **to_document(rows.encoder),
         "dimensions": {column.name: column.dimension for column in training_set.features},
         "spec_hash": spec.hash,
         "training_set_hash": training_set.hash,
     }
     tell(total - 1, "ranking the training population")
-    files[REST_FILE] = _rest(manifest, files, valid, linear, rows, split.train, seed)
+    files[REST_FILE] = _rest(manifest, files, valid, further, linear, rows, split.train, seed)
     tell(total, "done")
     return TrainedModel(
         spec=spec,
@@ -220,7 +209,7 @@ def train(
             "rounds": tuned.rounds,
         },
         tuning=tuned.record,
-        validation={**valid.record, "companions": beside, "companions_absent": absent},
+        validation={**valid.record, **further.record},
         counts={
             **training_set.counts,
             "train_rows": len(split.train),
@@ -419,6 +408,7 @@ def _rest(
     manifest: Mapping[str, Any],
     files: Mapping[str, bytes],
     valid: _Valid,
+    further: Further,
     linear: Mapping[str, Any] | None,
     rows: Rows,
     chosen: RowNumbers,
@@ -429,8 +419,9 @@ def _rest(
         "calibration": valid.calibration.to_arrays(),
         "venn_abers": valid.venn_abers,
         "linear": linear,
+        "occurs_calibration": further.calibration,
     }
-    unranked = {"quantiles": np.zeros(1), "dimension_quantiles": {}}
+    unranked = {"quantiles": np.zeros(1), "dimension_quantiles": {}, "near_quantiles": {}}
     model = LoadedModel(
         {**manifest, "model_id": "unregistered"},
         {**files, REST_FILE: _packed({**rest, **unranked})},
@@ -441,6 +432,12 @@ def _rest(
     sums = model.dimension_sums(model.contributions(rows.values[sample]))
     rest["dimension_quantiles"] = {
         name: np.quantile(values, points) for name, values in sums.items()
+    }
+    chances = model.chances(rows.values[chosen])
+    rest["near_quantiles"] = {
+        companion.name: np.quantile(chances[companion.name][:, 0], points)
+        for companion in model.companions
+        if companion.answer == "urgency"
     }
     return _packed(rest)
 

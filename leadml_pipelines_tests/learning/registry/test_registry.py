@@ -535,6 +535,22 @@ def test_a_worse_model_is_not_promoted_by_a_program_when_the_champion_can_not_be
     assert forced.status == "champion"
 
 
+def test_a_champion_of_a_format_that_is_no_longer_read_keeps_no_successor_out(
+    registry: Registry, trained: TrainedModel, examined: Examination
+) -> None:
+    asked = {"name": "timing", "answer": "urgency", "words": ["soon"], "levels": [0.3, 0.6]}
+    old = replace(trained, manifest={**trained.manifest, "format": 2, "companions": [asked]})
+    champion = registry.store(old, examined, None)
+    with pytest.MonkeyPatch.context() as then:
+        then.setattr("leadml_pipelines.learning.model.COMPANIONS_SINCE", 2)
+        registry.promote(champion.model_id, by="anna")
+    record = registry.register(trained)
+    assert record.compared_with is None
+    reasons = "\n".join(record.gate_reasons)
+    assert f"not compared with the champion {champion.model_id}" in reasons
+    assert "is of format 2" in reasons
+
+
 def test_a_champion_that_can_not_be_measured_leaves_its_successor_to_a_person(
     registry: Registry, trained: TrainedModel
 ) -> None:
