@@ -122,10 +122,10 @@ def test_values_are_calibrated_and_never_fall_as_the_raw_score_rises(
     regression: TrainedModel,
 ) -> None:
     model = regression.load()
-    raw = model.raw_scores(model.encoder.encode(regression.test))
-    order = np.argsort(raw)
+    matrix = model.encoder.encode(regression.test)
+    order = np.argsort(model.raw_scores(matrix))
     assert regression.validation["calibration"]["kind"] in ("none", "line", "isotonic")
-    assert (np.diff(model.answer(raw).values[order]) >= 0).all()
+    assert (np.diff(model.predict(matrix).values[order]) >= 0).all()
     spec = replace(regression.spec, calibration="isotonic")
     stepped = train(spec, toy_set(spec), seed=7, threads=1).load().answer(raw)
     assert (np.diff(stepped.values[order]) >= 0).all()
