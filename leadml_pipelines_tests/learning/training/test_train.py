@@ -123,14 +123,15 @@ def test_values_are_calibrated_and_never_fall_as_the_raw_score_rises(
 ) -> None:
     model = regression.load()
     matrix = model.encoder.encode(regression.test)
-    order = np.argsort(model.raw_scores(matrix))
+    raw = model.raw_scores(matrix)
+    order = np.argsort(raw)
     assert regression.validation["calibration"]["kind"] in ("none", "line", "isotonic")
     assert (np.diff(model.predict(matrix).values[order]) >= 0).all()
     spec = replace(regression.spec, calibration="isotonic")
-    stepped = train(spec, toy_set(spec), seed=7, threads=1).load().answer(raw)
+    stepped = train(spec, toy_set(spec), seed=7, threads=1).load().predict(matrix)
     assert (np.diff(stepped.values[order]) >= 0).all()
     assert not np.allclose(stepped.values, np.maximum(raw, 0))
-    np.testing.assert_array_equal(stepped.scores, model.answer(raw).scores)
+    np.testing.assert_array_equal(stepped.scores, model.predict(matrix).scores)
 
 
 def test_scores_rank_within_the_training_population(regression: TrainedModel) -> None:
