@@ -70,8 +70,9 @@ def test_the_chance_that_anything_occurs_means_what_it_says(
     said = model.occurs(model.encoder.encode(trained.test))
     came = trained.test["label"].to_numpy(float) > 0
     assert said.mean() == pytest.approx(came.mean(), rel=0.1)
+    # Of 450 rows each, two standard errors are 0.04; as much again for a fit on 3,000 rows.
     for half in (said < np.median(said), said >= np.median(said)):
-        assert said[half].mean() == pytest.approx(came[half].mean(), abs=0.06)
+        assert said[half].mean() == pytest.approx(came[half].mean(), abs=0.08)
 
 
 @given(arrays(np.float64, (12, COLUMNS), elements=st.floats(-1e3, 1e3) | st.just(np.nan)))
