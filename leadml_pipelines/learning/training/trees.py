@@ -53,7 +53,7 @@ ROUNDS_UNSTOPPED = 80
 _LEAST_OF_A_CLASS = 5
 
 _LINKS = {"binary:logistic": "logit", "reg:tweedie": "log", "reg:gamma": "log"}
-_METRICS = {"logit": "logloss", "log": "tweedie-nloglik@1.5", "identity": "rmse"}
+_METRICS = {"logit": "logloss", "log": "tweedie-nloglik@{power}", "identity": "rmse"}
 
 log = structlog.get_logger(__name__)
 
@@ -88,7 +88,8 @@ def base_params(spec: ModelSpec, *, seed: int, threads: int | None, device: str)
     """XGBoost's parameters before any search: defaults, objective, and what the spec sets."""
     objective = "binary:logistic" if spec.objective == "classification" else "reg:squarederror"
     params = {**DEFAULTS, "objective": objective, **spec.params, "seed": seed}
-    params["eval_metric"] = _METRICS[link_of(params)]
+    power = params.get("tweedie_variance_power", 1.5)
+    params["eval_metric"] = _METRICS[link_of(params)].format(power=power)
     return {**params, "nthread": threads or 0, "device": device}
 
 

@@ -121,6 +121,12 @@ def test_values_with_a_log_link_are_learned_alike_in_every_currency(unit: float)
     assert np.ptp(stump.raw_scores(rows.values)) == 0
 
 
+def test_a_fit_by_tweedies_deviance_stops_by_the_deviance_that_it_learns_by() -> None:
+    params = {"objective": "reg:tweedie", "tweedie_variance_power": 1.1}
+    base = base_params(spec_for("regression", params=params), seed=1, threads=1, device="cpu")
+    assert base["eval_metric"] == "tweedie-nloglik@1.1"
+
+
 def test_without_a_gpu_cuda_falls_back_with_one_warning(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
