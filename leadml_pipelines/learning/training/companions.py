@@ -16,7 +16,6 @@ from leadml_pipelines.learning.training.trees import (
     Heartbeat,
     boost,
     matrix,
-    seeing_few_of_each,
 )
 from leadml_pipelines.learning.training_set import companion_column
 
@@ -84,7 +83,6 @@ def fit_companion(
         "max_depth": 3,
         "learning_rate": 0.1,
     }
-    params = seeing_few_of_each(params, rows, known)
     where = dict(zip(known.tolist(), target.tolist(), strict=True))
 
     def part(numbers: RowNumbers, like: Any = None) -> Any:

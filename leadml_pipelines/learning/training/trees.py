@@ -31,20 +31,12 @@ DEFAULTS: Mapping[str, Any] = {
     "reg_lambda": 10.0,
     "max_cat_to_onehot": 64,
     "class_weights": 0.0,
-    "rows_of_a_lead": None,
 }
-"""Parameters where a spec says nothing: XGBoost's, slow and well regularised, and two of ours.
+"""Parameters where a spec says nothing: XGBoost's, slow and well regularised, and one of ours.
 
 `class_weights` is the exponent of the weight of a positive row, (negatives / positives) ^
 class_weights: 0 for none, 1 for classes that count alike.
-
-`rows_of_a_lead` is how many rows of one lead a tree sees, on average and at most; None for no
-limit but `subsample`. Where a lead's rows come true together, and much of what is known of it never
-changes, a tree that sees a dozen of them learns the lead by heart, at the expense of young leads,
-of whom nothing else is known.
 """
-
-_OURS = ("class_weights", "rows_of_a_lead")
 
 PATIENCE = 30
 """Trees without an improvement after which a fit stops."""
@@ -125,7 +117,6 @@ def fit_trees(
             chosen = fits
         else:
             stops, rounds = None, min(ROUNDS_UNSTOPPED, spec.rounds)
-    params = seeing_few_of_each(params, rows, chosen)
     positive, scale = 1.0, 1.0
     if spec.objective == "classification":
         positive = _positive_weight(rows.labels[chosen]) ** params["class_weights"]
@@ -141,15 +132,6 @@ def fit_trees(
     booster = boost(params, fit, rounds or spec.rounds, rows.encoder.names, heartbeat, **watched)
     used = booster.best_iteration + 1 if stops is not None else booster.num_boosted_rounds()
     return Trees(booster, used, float(np.log(positive) - np.log(scale)))
-
-
-def seeing_few_of_each(params: Mapping[str, Any], rows: Rows, chosen: RowNumbers) -> dict[str, Any]:
-    """The parameters with a `subsample` that keeps to `rows_of_a_lead`."""
-    if params["rows_of_a_lead"] is None:
-        return {**params}
-    leads = len(np.unique(rows.groups[chosen]))
-    share = params["rows_of_a_lead"] * leads / max(len(chosen), 1)
-    return {**params, "subsample": min(params["subsample"], share)}
 
 
 def boost(
@@ -172,7 +154,7 @@ def boost(
             heartbeat()
             return False
 
-    own = {name: value for name, value in params.items() if name not in _OURS}
+    own = {name: value for name, value in params.items() if name != "class_weights"}
     booster = xgboost.train(own, fit, rounds, verbose_eval=False, callbacks=[Beat()], **watched)
     booster.feature_names = list(names)
     return booster
