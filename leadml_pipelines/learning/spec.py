@@ -166,8 +166,7 @@ class ModelSpec:
         max_rows: Most rows taken, by a hash of the row; the same rows each time.
         learner: `xgboost`, or `stack`: trees blended with a linear model where the blend is better
             on the validation part.
-        params: Parameters on top of the defaults of `trees`: XGBoost's, and
-            `class_weights` and `rows_of_a_lead`.
+        params: Parameters on top of the defaults of `trees`: XGBoost's, and `class_weights`.
         hyperparameter_tuning: Whether the search runs; without it the first of the grid is taken.
         tuner: `grid`: every combination of `grid`, the same model each time. `optuna`: a search
             through `tuning_space` that ends after `tuning_trials` or `tuning_seconds`.

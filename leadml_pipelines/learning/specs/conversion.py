@@ -22,7 +22,6 @@ SPEC = ModelSpec(
     ages=NEW_LEAD_AGES,
     max_rows=150_000,
     split_by="lead",
-    params={"rows_of_a_lead": 2.0},
     grid=CLASS_GRID,
     metric="roc_auc",
     floor=0.6,

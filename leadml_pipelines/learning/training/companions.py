@@ -23,7 +23,6 @@ from leadml_pipelines.learning.training.trees import (
     Heartbeat,
     boost,
     matrix,
-    seeing_few_of_each,
 )
 from leadml_pipelines.learning.training_set import companion_column
 
@@ -138,8 +137,7 @@ class _Fitting:
     def fit(self, numbers: RowNumbers, rounds: int) -> Any:
         """On these rows, with so many rounds."""
         names = self.rows.encoder.names
-        params = seeing_few_of_each(self.params, self.rows, numbers)
-        return boost(params, self._matrix(numbers), rounds, names, self.heartbeat)
+        return boost(self.params, self._matrix(numbers), rounds, names, self.heartbeat)
 
     def try_out(self, older: RowNumbers, newer: RowNumbers) -> _Tried | None:
         """Fit on older rows, of which the newest tell when to stop, and judge by newer ones."""
@@ -150,9 +148,8 @@ class _Fitting:
             return None
         fit = self._matrix(fits)
         watched = [(self._matrix(stops, fit), "newest")]
-        params = seeing_few_of_each(self.params, self.rows, fits)
         booster = boost(
-            params, fit, _ROUNDS, self.rows.encoder.names, self.heartbeat,
+            self.params, fit, _ROUNDS, self.rows.encoder.names, self.heartbeat,
             evals=watched, early_stopping_rounds=PATIENCE,
         )  # fmt: skip
         rounds = booster.best_iteration + 1

@@ -33,20 +33,12 @@ DEFAULTS: Mapping[str, Any] = {
     "reg_lambda": 10.0,
     "max_cat_to_onehot": 64,
     "class_weights": 0.0,
-    "rows_of_a_lead": None,
 }
-"""Parameters where a spec says nothing: XGBoost's, slow and well regularised, and two of ours.
+"""Parameters where a spec says nothing: XGBoost's, slow and well regularised, and one of ours.
 
 `class_weights` is the exponent of the weight of a positive row, (negatives / positives) ^
 class_weights: 0 for none, 1 for classes that count alike.
-
-`rows_of_a_lead` is how many rows of one lead a tree sees, on average and at most; None for no
-limit but `subsample`. Where a lead's rows come true together, and much of what is known of it never
-changes, a tree that sees a dozen of them learns the lead by heart, at the expense of young leads,
-of whom nothing else is known.
 """
-
-_OURS = ("class_weights", "rows_of_a_lead")
 
 PATIENCE = 30
 """Trees without an improvement after which a fit stops."""
@@ -55,7 +47,7 @@ ROUNDS_UNSTOPPED = 80
 _LEAST_OF_A_CLASS = 5
 
 _LINKS = {"binary:logistic": "logit", "reg:tweedie": "log", "reg:gamma": "log"}
-_METRICS = {"logit": "logloss", "log": "tweedie-nloglik@1.5", "identity": "rmse"}
+_METRICS = {"logit": "logloss", "log": "tweedie-nloglik@{power}", "identity": "rmse"}
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +83,8 @@ def base_params(spec: ModelSpec, *, seed: int, threads: int | None, device: str)
     """XGBoost's parameters before any search: defaults, objective, and what the spec sets."""
     objective = "binary:logistic" if spec.objective == "classification" else "reg:squarederror"
     params = {**DEFAULTS, "objective": objective, **spec.params, "seed": seed}
-    params["eval_metric"] = _METRICS[link_of(params)]
+    power = params.get("tweedie_variance_power", 1.5)
+    params["eval_metric"] = _METRICS[link_of(params)].format(power=power)
     return {**params, "nthread": threads or 0, "device": device}
 
 
@@ -127,7 +120,6 @@ def fit_trees(
             chosen = fits
         else:
             stops, rounds = None, min(ROUNDS_UNSTOPPED, spec.rounds)
-    params = seeing_few_of_each(params, rows, chosen)
     positive, scale, link = 1.0, 1.0, link_of(params)
     if spec.objective == "classification":
         positive = _positive_weight(rows.labels[chosen]) ** params["class_weights"]
@@ -160,15 +152,6 @@ def _shift(link: str, booster: Any, rounds: int, fit: Any, labels: Vector) -> fl
     return -shift_to_mean(link, np.asarray(margins, np.float64), mean)
 
 
-def seeing_few_of_each(params: Mapping[str, Any], rows: Rows, chosen: RowNumbers) -> dict[str, Any]:
-    """The parameters with a `subsample` that keeps to `rows_of_a_lead`."""
-    if params["rows_of_a_lead"] is None:
-        return {**params}
-    leads = len(np.unique(rows.groups[chosen]))
-    share = params["rows_of_a_lead"] * leads / max(len(chosen), 1)
-    return {**params, "subsample": min(params["subsample"], share)}
-
-
 def boost(
     params: Mapping[str, Any],
     fit: Any,
@@ -189,7 +172,7 @@ def boost(
             heartbeat()
             return False
 
-    own = {name: value for name, value in params.items() if name not in _OURS}
+    own = {name: value for name, value in params.items() if name != "class_weights"}
     booster = xgboost.train(own, fit, rounds, verbose_eval=False, callbacks=[Beat()], **watched)
     booster.feature_names = list(names)
     return booster

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
 
 from leadml_pipelines.learning.encoding import Column, Encoder
 from leadml_pipelines.learning.training.rows import Rows
@@ -19,7 +18,6 @@ from leadml_pipelines.learning.training.train import train
 from leadml_pipelines.learning.training.trees import (
     base_params,
     fit_trees,
-    seeing_few_of_each,
     usable_device,
 )
 from leadml_pipelines_tests.learning.frames import figures, spec_for, toy_set
@@ -71,43 +69,6 @@ def test_raw_scores_are_log_odds_whatever_the_class_weights(weights: float) -> N
     assert chances.mean() == pytest.approx(rows.labels.mean(), abs=0.02)
 
 
-def test_a_tree_sees_two_rows_of_a_lead_and_never_more_than_it_was_told_to() -> None:
-    told = {"subsample": 0.7, "rows_of_a_lead": 2.0}
-    for each, share in ((1, 0.7), (2, 0.7), (4, 0.5), (10, 0.2)):
-        rows = rows_of(list(range(1_000)), [at // each for at in range(1_000)])
-        found = seeing_few_of_each(told, rows, np.arange(1_000))
-        assert found["subsample"] == pytest.approx(share)
-        unlimited = {**told, "rows_of_a_lead": None}
-        assert seeing_few_of_each(unlimited, rows, np.arange(1_000)) == unlimited
-
-
-def test_leads_with_many_rows_are_not_learned_by_heart() -> None:
-    """A dozen rows for each of 300 leads: what tells the lead says nothing of another."""
-    random = np.random.default_rng(5)
-    groups = np.repeat(np.arange(600), 12)
-    identity = random.normal(size=(600, 8))[groups]
-    signal = random.normal(size=600)
-    bought = (random.random(600) < 1 / (1 + np.exp(2 - signal))).astype(float)
-    columns = tuple(Column(f"x{at}", "double") for at in range(9))
-    rows = Rows(
-        Encoder(columns, {}),
-        np.column_stack([signal[groups], identity]),
-        bought[groups],
-        np.arange(len(groups)),
-        groups.astype(np.int64),
-    )
-    known, new = np.flatnonzero(groups < 300), np.flatnonzero(groups >= 300)
-    spec = spec_for(params={})
-    base = base_params(spec, seed=1, threads=1, device="cpu")
-
-    def auc_on_new_leads(rows_of_a_lead: float | None) -> float:
-        params = {**base, "rows_of_a_lead": rows_of_a_lead}
-        trees = fit_trees(spec, params, rows, known, rounds=100)
-        return float(roc_auc_score(rows.labels[new], trees.raw_scores(rows.values[new])))
-
-    assert auc_on_new_leads(2.0) > auc_on_new_leads(None) + 0.01
-
-
 @pytest.mark.parametrize(
     ("objective", "params"),
     [
@@ -146,6 +107,12 @@ def test_values_with_a_log_link_are_learned_alike_in_every_currency(unit: float)
     # A leaf of fewer rows than `min_child_weight` has no right to be.
     stump = fit_trees(spec, {**base, "min_child_weight": 5_000}, priced, np.arange(4_000), rounds=9)
     assert np.ptp(stump.raw_scores(rows.values)) == 0
+
+
+def test_a_fit_by_tweedies_deviance_stops_by_the_deviance_that_it_learns_by() -> None:
+    params = {"objective": "reg:tweedie", "tweedie_variance_power": 1.1}
+    base = base_params(spec_for("regression", params=params), seed=1, threads=1, device="cpu")
+    assert base["eval_metric"] == "tweedie-nloglik@1.1"
 
 
 def test_without_a_gpu_cuda_falls_back_with_one_warning(
