@@ -50,7 +50,7 @@ def test_the_night_deletes_by_the_settings(
     for days in ("0", "32"):
         monkeypatch.setenv("LEADML_MODEL_RETENTION_DAYS", days)
         assert run(postgres_url).success
-        assert status(postgres_url, home, ids[0]) == "candidate"
+        assert status(postgres_url, home, ids[0]) != "pruned"
     monkeypatch.setenv("LEADML_MODEL_RETENTION_DAYS", "30")
     done = run(postgres_url)
     assert done.success

@@ -213,7 +213,7 @@ def test_without_redis_too_the_previous_version_answers_for_a_damaged_champion(
     """The list tells who is champion, and who answers."""
     for model_id in ("conversion_a", "conversion_bb"):
         add(model_id)
-        registry.promote(model_id, by="anna")
+        registry.promote(model_id, by="anna", force=True, reason="for this very test")
     (world.artifacts / "conversion_bb" / "model.ubj").write_bytes(b"damaged")
     client = serving(world.settings.model_copy(update={"redis_url": NO_REDIS}))
     body = client.get("/api/v1/models").json()
