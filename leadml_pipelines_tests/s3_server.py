@@ -63,6 +63,9 @@ def s3_server() -> Iterator[S3Server]:
     try:
         host, port = server.get_host_and_port()
         url = f"http://{host}:{port}"
+        # What moto holds, it holds for the whole process: an earlier server's refusals too.
+        _tell(url, "reset")
+        _tell(url, "reset-auth", b"inf")
         anyone = {
             "endpoint_url": url,
             "region_name": "us-east-1",
@@ -76,16 +79,17 @@ def s3_server() -> Iterator[S3Server]:
         )
         key = users.create_access_key(UserName="writer")["AccessKey"]
         boto3.client("s3", **anyone).create_bucket(Bucket=BUCKET)
-        _refuse_strangers(url)
+        _tell(url, "reset-auth", b"0")
         yield S3Server(url, key["AccessKeyId"], key["SecretAccessKey"])
     finally:
         server.stop()
         S3FileSystem.clear_instance_cache()
 
 
-def _refuse_strangers(url: str) -> None:
+def _tell(url: str, order: str, how_many: bytes = b"") -> None:
+    """Have moto forget everything, or let so many questions pass before it refuses strangers."""
     request = urllib.request.Request(  # noqa: S310 - http, of our own server
-        f"{url}/moto-api/reset-auth", b"0", {"Content-Type": "text/plain"}, method="POST"
+        f"{url}/moto-api/{order}", how_many, {"Content-Type": "text/plain"}, method="POST"
     )
     with urllib.request.urlopen(request, timeout=20):  # noqa: S310
         pass

@@ -28,7 +28,8 @@ from leadml_pipelines.features.quantities import quantity, rounded
         (1, "policies", "1 policy"),
         (2, "hand-overs", "2 hand-overs"),
         (1, "edges", "1 relation"),
-        (0.4, "events per day", "0.4 events a day"),
+        (0.4, "events per day", "2.8 events a week"),
+        (3.0, "events per day", "3 events a day"),
     ],
 )
 def test_a_quantity_is_said_with_a_unit_that_fits(value: float, unit: str, text: str) -> None:
