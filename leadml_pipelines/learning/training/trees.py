@@ -173,6 +173,9 @@ def boost(
             return False
 
     own = {name: value for name, value in params.items() if name != "class_weights"}
+    if own["objective"] != "reg:tweedie":
+        # What goes with a model (its companions) has an objective of its own, and XGBoost warns.
+        own.pop("tweedie_variance_power", None)
     booster = xgboost.train(own, fit, rounds, verbose_eval=False, callbacks=[Beat()], **watched)
     booster.feature_names = list(names)
     return booster
